@@ -1,0 +1,28 @@
+"""gradwise: find out why a PyTorch model isn't training, and prove the fix on your own script, unchanged.
+
+The public API, gathered; nothing is defined here, and nothing that needs torch is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradwise.session import Watch, watch
+
+__version__ = "0.1.0"
+
+_PUBLIC = {"watch": "gradwise.session", "Watch": "gradwise.session", "schedules": "", "Intervention": "gradwise.interventions"}
+
+__all__ = ["Watch", "__version__", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'gradwise' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name) if _PUBLIC[name] else import_module(f"gradwise.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

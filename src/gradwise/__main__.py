@@ -1,0 +1,5 @@
+"""`python -m gradwise` is `gradwise`."""
+
+from gradwise.cli import main
+
+main()

@@ -1,0 +1,155 @@
+"""What a diagnosis consists of: findings, their places and remedies, and the whole as JSON (schema 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from gradwise.interventions import Intervention
+
+SCHEMA = 1
+
+Severity = Literal["error", "warning", "info"]
+Verdict = Literal["healthy", "sick", "inconclusive"]
+Status = Literal["verified", "failed", "suggested"]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The place of a finding; whatever does not apply is None. `step` is an optimizer step."""
+
+    file: str | None = None
+    line: int | None = None
+    parameter: str | None = None
+    module: str | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """One thing to change, and what trying it showed.
+
+    `baseline` and `outcome` hold the final `metric` of each paired run (None where it was not finite), `diverged`
+    whether the remedied run went wrong; `steps` is how many steps each of those runs was given and `full` whether that is
+    the script's whole length. `reason` says why a remedy is only suggested, or how it failed.
+    """
+
+    intervention: Intervention
+    advice: str
+    status: Status = "suggested"
+    reason: str = ""
+    steps: int = 0
+    full: bool = False
+    metric: str = ""
+    baseline: tuple[float | None, ...] = ()
+    outcome: tuple[float | None, ...] = ()
+    diverged: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A cause, named by its catalogue id, with its evidence, place and confidence (0 to 1)."""
+
+    id: str
+    severity: Severity
+    confidence: float
+    where: Where
+    explanation: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    remedies: tuple[Remedy, ...] = ()
+    source: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckItem:
+    """One line of the checklist for a run that does not converge (C7): what was looked at and what was found."""
+
+    topic: str
+    found: str
+    ok: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """A verdict with its findings, most probable root cause first."""
+
+    run: str
+    script: str
+    argv: tuple[str, ...]
+    verdict: Verdict
+    findings: tuple[Finding, ...] = ()
+    summary: str = ""
+    checklist: tuple[CheckItem, ...] = ()
+    notes: tuple[str, ...] = ()
+    steps: int = 0
+    overhead_fraction: float | None = None
+    startup_seconds: float | None = None
+
+    def with_findings(self, findings: tuple[Finding, ...]) -> Diagnosis:
+        """The same diagnosis with other findings."""
+        return replace(self, findings=findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON object of schema 1; numbers that are not finite become None."""
+        data: dict[str, Any] = {
+            "schema": SCHEMA,
+            "script": self.script,
+            "argv": list(self.argv),
+            "verdict": self.verdict,
+            "summary": self.summary,
+            "findings": [_finding_json(f) for f in self.findings],
+            "checklist": [{"topic": c.topic, "found": c.found, "ok": c.ok} for c in self.checklist],
+            "notes": list(self.notes),
+            "overhead": {"fraction": self.overhead_fraction, "startup_seconds": self.startup_seconds},
+            "steps": self.steps,
+            "run": self.run,
+        }
+        clean: dict[str, Any] = finite(data)
+        return clean
+
+
+def _finding_json(f: Finding) -> dict[str, Any]:
+    return {
+        "id": f.id,
+        "severity": f.severity,
+        "confidence": round(f.confidence, 3),
+        "where": {
+            "file": f.where.file,
+            "line": f.where.line,
+            "parameter": f.where.parameter,
+            "module": f.where.module,
+            "step": f.where.step,
+        },
+        "explanation": f.explanation,
+        "evidence": dict(f.evidence),
+        "remedies": [
+            {
+                "intervention": r.intervention.to_json(),
+                "status": r.status,
+                "reason": r.reason,
+                "steps": r.steps,
+                "full_length": r.full,
+                "metric": r.metric,
+                "baseline": list(r.baseline),
+                "outcome": list(r.outcome),
+                "diverged": list(r.diverged),
+                "advice": r.advice,
+            }
+            for r in f.remedies
+        ],
+    }
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number in it that is not finite replaced by None (JSON knows no NaN)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if hasattr(value, "item"):
+        return finite(value.item())
+    return value
