@@ -1,0 +1,164 @@
+"""What of a series gets drawn: few enough points, the axis, the trend, the gaps.
+
+Drawing a long, noisy, spiking or broken curve truthfully is one problem, whether the picture is made of
+braille, SVG or Plotly: this module solves it in numbers; `figures` and `report` only put ink on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradwise.recording.recording import Floats, Ints, Series
+
+MOST = 2000
+"""Points a drawn trace has at most."""
+
+_COLUMNS = 100
+_HUGE = 1e300
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A vertical axis from `low` to `high`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def place(self, values: Floats) -> Floats:
+        """Where `values` lie between the bottom (0) and the top (1), clipped; NaN where not finite."""
+        y = np.where(np.isfinite(values), values, np.nan)
+        low, high = self._axis(np.array([self.low, self.high]))
+        return np.asarray(np.clip((self._axis(y) - low) / (high - low), 0.0, 1.0))
+
+    def value(self, place: Floats) -> Floats:
+        """The values at places between 0 and 1: the inverse of `place`."""
+        low, high = self._axis(np.array([self.low, self.high]))
+        y = low + np.asarray(place) * (high - low)
+        return np.asarray(10.0**y if self.log else y)
+
+    def ticks(self, most: int = 5) -> list[float]:
+        """Round numbers inside the axis, at most `most`, ascending."""
+        if not self.log:
+            return round_ticks(self.low, self.high, most)
+        low, high = math.log10(self.low), math.log10(self.high)
+        if high - low >= 2:
+            every = math.ceil((math.floor(high) - math.ceil(low) + 1) / most)
+            return [10.0**d for d in range(math.ceil(low), math.floor(high) + 1, max(1, every))]
+        return [f * 10.0**d for d in range(math.floor(low), math.ceil(high)) for f in (1, 3)
+                if self.low <= f * 10.0**d <= self.high][:most]  # fmt: skip
+
+    def label(self, tick: float) -> str:
+        """A tick as text; powers of ten as such on a logarithmic axis that has large or small ones."""
+        if self.log and not 1e-3 <= tick < 1e4:
+            return f"{tick:.0e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+        return number(tick)
+
+    def _axis(self, values: Floats) -> Floats:
+        if not self.log:
+            return np.clip(values, -_HUGE, _HUGE)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.log10(np.maximum(values, 1e-320)))
+
+
+def round_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most `most` multiples of 1, 2 or 5 times a power of ten in [low, high], evenly spaced."""
+    if not high > low or most < 1:
+        return [low]
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    spacing = next(f * power for f in (1, 2, 5, 10, 20) if _multiples(low, high, f * power) <= most)
+    first = math.ceil(low / spacing - 1e-9)
+    return [round(k * spacing, 12 - math.floor(math.log10(spacing)))
+            for k in range(first, first + _multiples(low, high, spacing))]  # fmt: skip
+
+
+def _multiples(low: float, high: float, spacing: float) -> int:
+    return math.floor(high / spacing + 1e-9) - math.ceil(low / spacing - 1e-9) + 1
+
+
+def fit(curves: Sequence[Series]) -> Scale:
+    """The axis that shows `curves` (one column each): logarithmic if all is positive over 2 decades or more.
+
+    What lasts for less than about a hundredth of a curve (one spike, the last steps before NaN) may leave the
+    axis rather than flatten everything else.
+    """
+    lows, middles, highs = [], [], []
+    for curve in curves:
+        values = np.clip(curve.values[np.isfinite(curve.values)], -_HUGE, _HUGE)
+        for part in np.array_split(values, min(len(values), _COLUMNS)) if len(values) else ():
+            lows.append(part.min())
+            middles.append(np.median(part))
+            highs.append(part.max())
+    if not middles:
+        return Scale(0.0, 1.0)
+    low = float(min(min(middles), np.quantile(lows, 0.02)))
+    high = float(max(max(middles), np.quantile(highs, 0.98)))
+    if min(lows) > 0 and high > 100 * low:
+        return Scale(low / 1.1, high * 1.1, log=True)
+    room = 0.04 * (high - low) or abs(low) * 0.1 or 1.0
+    bottom = 0.0 if 0 <= low < 0.3 * high else low - room
+    return Scale(bottom, high + room)
+
+
+def trend(values: Floats, scale: Scale) -> Floats:
+    """The curve smoothed: a centred mean over 1/40 of it, taken on the axis, lest a spike drown the rest."""
+    place = scale.place(values)
+    seen = np.isfinite(place)
+    y = place[seen]
+    n = len(y)
+    index = np.arange(n)
+    half = np.minimum(n // 80, np.minimum(index, n - 1 - index))
+    total = np.concatenate(([0.0], np.cumsum(y)))
+    place[seen] = (total[index + half + 1] - total[index - half]) / (2 * half + 1)
+    return scale.value(place)
+
+
+def thin(steps: Ints, values: Floats, most: int = MOST) -> tuple[Ints, Floats]:
+    """At most `most` of the points: first, last, and the lowest and highest of each stretch between."""
+    n = len(steps)
+    if n <= most:
+        return steps, values
+    size = math.ceil(n / max(1, (most - 2) // 2))
+    rows = math.ceil(n / size)
+    grid = np.full(rows * size, np.nan)
+    grid[:n] = np.where(np.isfinite(values), values, np.nan)
+    table = grid.reshape(rows, size)
+    start = np.arange(rows) * size
+    lowest = start + np.argmin(np.where(np.isnan(table), np.inf, table), axis=1)
+    highest = start + np.argmax(np.where(np.isnan(table), -np.inf, table), axis=1)
+    keep = np.unique(np.concatenate(([0, n - 1], lowest, highest)))
+    return steps[keep], values[keep]
+
+
+def gaps(curve: Series) -> list[tuple[int, int]]:
+    """First and last step of each stretch that isn't finite; those less than 1 % apart are one."""
+    bad = curve.steps[~np.isfinite(curve.values)]
+    if not len(bad):
+        return []
+    near = (int(curve.steps[-1]) - int(curve.steps[0])) / 100
+    position = np.flatnonzero(~np.isfinite(curve.values))
+    apart = (np.diff(position) > 1) & (np.diff(bad) > near)
+    edges = np.flatnonzero(apart)
+    starts, ends = np.concatenate(([0], edges + 1)), np.concatenate((edges, [len(bad) - 1]))
+    return [(int(bad[a]), int(bad[b])) for a, b in zip(starts, ends, strict=True)]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as one would write it; "non-finite" for None, NaN and infinities.
+
+    >>> number(0.0149812), number(12480), number(3.14e-7), number(None)
+    ('0.015', '12,480', '3.14e-7', 'non-finite')
+    """
+    if value is None or not math.isfinite(value):
+        return "non-finite"
+    if value == int(value) and abs(value) < 1e7:
+        return f"{int(value):,}"
+    if 1e-4 <= abs(value) < 1e5:
+        return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
