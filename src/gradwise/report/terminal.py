@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from gradwise.diagnosis.findings import Diagnosis
 from gradwise.recording.recording import Recording
+from gradwise.report.characters import printable
 from gradwise.report.chart import loss_chart
 from gradwise.report.page import FindingText, Page, Pairs, RemedyText, shown_source, write_page
 
@@ -26,14 +26,6 @@ _VERDICTS = {
 _SEVERITIES = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
 _STATUSES = {"verified": "green", "failed": "red", "suggested": "cyan"}
 _CHECKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
-_ASCII = {
-    "✓": "+", "✗": "x", "·": "-", "→": "->", "…": "...", "×": "x", "÷": "/", "−": "-", "–": "-", "—": "-",
-    "‖": "|", "≤": "<=", "≥": ">=", "≈": "~", "∞": "inf", "²": "^2", "η": "lr", "λ": "lambda", "ε": "eps",
-    "β": "beta", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ",
-}  # fmt: skip
-_TO_ASCII = str.maketrans(_ASCII)
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
 Part = str | tuple[str, str]
 
 
@@ -107,15 +99,6 @@ def render(
         console.print(line, no_wrap=True, overflow="ignore", crop=False, highlight=False, emoji=False)
 
 
-def plain(text: str) -> str:
-    r"""`text` on one line, control and direction characters spelled out, so that none reaches a terminal.
-
-    >>> plain("a\x1b[31mb\nc")
-    'a\\x1b[31mb c'
-    """
-    return _UNSAFE.sub(lambda m: " " if m[0] in "\n\r\t" else m[0].encode("unicode_escape").decode(), text)
-
-
 class _Sheet:
     """Lines of a page as they come, wrapped to its width, in characters that the console can print."""
 
@@ -164,10 +147,7 @@ class _Sheet:
 
     def clean(self, text: str) -> str:
         """`text` on one line in characters that the console has and that do nothing to it."""
-        text, encoding = plain(text), self.console.encoding
-        if self.console.options.ascii_only:
-            text, encoding = text.translate(_TO_ASCII), "ascii"
-        return text.encode(encoding, "backslashreplace").decode(encoding)
+        return printable(text, self.console.encoding)
 
     def size(self, text: str) -> int:
         """The cells that `text` takes."""
