@@ -1,0 +1,89 @@
+"""Which line of the user's source is running: the innermost frame that is neither torch's, Python's nor ours."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import sysconfig
+from types import CodeType, FrameType
+
+from gradwise.recording.recording import Place
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LIBRARY = tuple(
+    {
+        os.path.join(os.path.realpath(p), "")
+        for p in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+        if p
+    }
+)
+_MARKS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_kinds: dict[CodeType, int] = {}
+_USER, _PACKAGE, _INSIDE = 2, 1, 0
+
+
+def _kind(code: CodeType) -> int:
+    """0 for Python, torch and gradwise themselves, 1 for other installed packages, 2 for the user's own files."""
+    kind = _kinds.get(code)
+    if kind is None:
+        name = code.co_filename
+        if name.startswith((_OURS, "<frozen", "<string>", "<torch", "<eval_with_key")):
+            kind = _INSIDE
+        elif any(mark in name for mark in _MARKS):
+            after = next(name.split(mark, 1)[1] for mark in _MARKS if mark in name)
+            kind = _INSIDE if after.split(os.sep, 1)[0] == "torch" else _PACKAGE
+        else:
+            kind = _INSIDE if name.startswith(_LIBRARY) else _USER
+        _kinds[code] = kind
+    return kind
+
+
+def user_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame from `frame` outwards in the user's own files, else in a package that isn't torch."""
+    package = None
+    while frame is not None:
+        kind = _kind(frame.f_code)
+        if kind == _USER:
+            return frame
+        if kind == _PACKAGE and package is None:
+            package = frame
+        frame = frame.f_back
+    return package
+
+
+def here() -> Place | None:
+    """The user's line that led to the caller."""
+    frame = user_frame(sys._getframe(1))
+    return None if frame is None else place_of(frame)
+
+
+def call_key(levels: int = 3) -> tuple[tuple[CodeType, int], ...]:
+    """What tells one call path from another: the innermost `levels` user frames, as (code, line)."""
+    key: list[tuple[CodeType, int]] = []
+    frame = user_frame(sys._getframe(1))
+    while frame is not None and len(key) < levels:
+        if _kind(frame.f_code) == _USER or not key:
+            key.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return tuple(key)
+
+
+def place(code: CodeType, line: int) -> Place:
+    """A `Place` with its file as the user would write it: relative to the working directory if inside it."""
+    path = code.co_filename
+    text = linecache.getline(path, line).strip()
+    name = getattr(code, "co_qualname", code.co_name)
+    if os.path.isabs(path):
+        try:
+            relative = os.path.relpath(path)
+        except (OSError, ValueError):
+            relative = path
+        if not relative.startswith(os.pardir):
+            path = relative
+    return Place(path, line, "" if name == "<module>" else name, text[:200])
+
+
+def place_of(frame: FrameType) -> Place:
+    """The place at which a frame stands."""
+    return place(frame.f_code, frame.f_lineno)

@@ -1,0 +1,115 @@
+"""What runs inside a watched script's process: reads its orders, waits for torch, watches, changes, stops in time."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import ModuleType
+from typing import Any
+
+from gradwise.trials.importing import after_import
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a child is told: all of it plain data.
+
+    Args:
+        spool: path of the file the recording is written to.
+        intervention: what to change, as JSON.
+        seed: offset on the script's seeds; None leaves them alone and only notes which ones it sets.
+        max_steps: end the run cleanly after this many optimizer steps.
+        max_time: end it cleanly at the first step after this many seconds.
+        audit: where to keep what the script changes (`gradwise.trials.audit`); None in a trial.
+        guard: what a trial may touch (`gradwise.trials.guard`); None in a watched run.
+    """
+
+    spool: str
+    intervention: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    max_steps: int | None = None
+    max_time: float | None = None
+    audit: Mapping[str, Any] | None = None
+    guard: Mapping[str, Any] | None = None
+
+    def write(self, path: str) -> None:
+        """Store the orders for `start`."""
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(asdict(self), file)
+
+
+class RunComplete(SystemExit):
+    """Raised inside the script when it has run for as long as it was to run: a clean exit with status 0."""
+
+
+def start(path: str) -> None:
+    """Carry out the orders stored at `path`; called by the injected `sitecustomize` before the script starts."""
+    with open(path, encoding="utf-8") as file:
+        orders = Orders(**json.load(file))
+    _Child(orders).begin()
+
+
+class _Child:
+    def __init__(self, orders: Orders) -> None:
+        from gradwise.probes.recorder import Recorder
+        from gradwise.recording.wire import SpoolSink
+
+        self.orders = orders
+        self.began = time.monotonic()
+        self.pid = os.getpid()
+        self.sink = SpoolSink(orders.spool)
+        self.recorder = Recorder(self.sink)
+        self.watcher: Any = None
+
+    def begin(self) -> None:
+        # Registered first, so run last: what the script does at its end is still recorded.
+        atexit.register(self.end)
+        self.recorder.facts(pid=self.pid)
+        self.sink.flush()
+        self.isolate()
+        after_import("torch", self.on_torch)
+
+    def isolate(self) -> None:
+        """Seeds, audit and guard."""
+
+    def on_torch(self, torch: ModuleType) -> None:
+        began = time.perf_counter()
+        try:
+            from gradwise.probes.watcher import Watcher
+
+            self.watcher = Watcher(torch, self.recorder)
+            self.watcher.install()
+            if self.orders.max_steps is not None or self.orders.max_time is not None:
+                self.watcher.after_step.append(self.limit)
+            if self.orders.intervention:
+                from gradwise.interventions import Intervention
+                from gradwise.trials.apply import Applier
+
+                Applier(torch, Intervention.from_json(self.orders.intervention), self.watcher).install()
+            self.recorder.facts(torch=torch.__version__, threads=torch.get_num_threads())
+            self.watcher.startup = time.perf_counter() - began
+        except Exception as error:
+            self.recorder.event("probe-failed", data={"probe": "install", "error": repr(error)})
+        self.sink.flush()
+
+    def limit(self, _optimizer: int, steps: int) -> None:
+        """End the run where its budget ends; asked again at the next step if the script caught the exit."""
+        orders = self.orders
+        out_of_steps = orders.max_steps is not None and steps >= orders.max_steps
+        out_of_time = orders.max_time is not None and time.monotonic() - self.began >= orders.max_time
+        if (out_of_steps or out_of_time) and os.getpid() == self.pid:
+            self.recorder.facts(stopped="steps" if out_of_steps else "time")
+            self.recorder.flush()
+            raise RunComplete(0)
+
+    def end(self) -> None:
+        if os.getpid() != self.pid:
+            return
+        if self.watcher is not None:
+            self.watcher.finish()
+        self.recorder.facts(reached_end=True)
+        self.recorder.flush()
