@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwise.legible import number
 from gradwise.recording.recording import Floats, Ints, Series
 
 MOST = 2000
@@ -112,9 +113,12 @@ def trend(values: Floats, scale: Scale) -> Floats:
     y = place[seen]
     n = len(y)
     index = np.arange(n)
-    half = np.minimum(n // 80, np.minimum(index, n - 1 - index))
+    # At the start the window closes to one point, so that a steep fall keeps its height; at the end it only loses
+    # its right half, for one noisy last value is no trend.
+    left = np.minimum(n // 80, index)
+    right = np.minimum(left, n - 1 - index)
     total = np.concatenate(([0.0], np.cumsum(y)))
-    place[seen] = (total[index + half + 1] - total[index - half]) / (2 * half + 1)
+    place[seen] = (total[index + right + 1] - total[index - left]) / (left + right + 1)
     return scale.value(place)
 
 
@@ -146,19 +150,3 @@ def gaps(curve: Series) -> list[tuple[int, int]]:
     edges = np.flatnonzero(apart)
     starts, ends = np.concatenate(([0], edges + 1)), np.concatenate((edges, [len(bad) - 1]))
     return [(int(bad[a]), int(bad[b])) for a, b in zip(starts, ends, strict=True)]
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number as one would write it; "non-finite" for None, NaN and infinities.
-
-    >>> number(0.0149812), number(12480), number(3.14e-7), number(None)
-    ('0.015', '12,480', '3.14e-7', 'non-finite')
-    """
-    if value is None or not math.isfinite(value):
-        return "non-finite"
-    if value == int(value) and abs(value) < 1e7:
-        return f"{int(value):,}"
-    if 1e-4 <= abs(value) < 1e5:
-        return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
-    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"

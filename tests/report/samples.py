@@ -28,9 +28,7 @@ def curve(values, steps=None) -> Series:
     return Series(np.arange(len(values)) if steps is None else np.asarray(steps, np.int64), values)
 
 
-def recording(
-    loss, validation=None, *, lr=0.1, tensors=TENSORS, script="train.py", seed=0, **run
-) -> Recording:
+def recording(loss, validation=None, *, lr=0.1, tensors=TENSORS, script="train.py", seed=0, **run) -> Recording:
     """A run with that training loss (n,), validation evenly over it, and plausible norms of `tensors`."""
     rng = np.random.default_rng(seed)
     loss = np.asarray(loss, np.float64)
@@ -202,9 +200,7 @@ def non_finite():
         },
         (remedy,),
     )
-    return diagnosis(
-        run, "sick", (finding,), checklist=CHECKLIST, summary="The loss turned NaN at step 370."
-    ), run
+    return diagnosis(run, "sick", (finding,), checklist=CHECKLIST, summary="The loss turned NaN at step 370."), run
 
 
 def inconclusive():
@@ -216,9 +212,7 @@ def inconclusive():
 
 def never_stepped():
     run = recording([], status="failed", exit=2)
-    return diagnosis(
-        run, "inconclusive", summary="No optimizer was stepped, so there is nothing to judge."
-    ), run
+    return diagnosis(run, "inconclusive", summary="No optimizer was stepped, so there is nothing to judge."), run
 
 
 def many():
@@ -261,9 +255,7 @@ def hostile():
     """Every text a user controls tries to break out of its surroundings."""
     evil = "<script>alert(1)</script>\x1b[31m\u202e'\"&</style>"
     script = "/home/ada/" + "very-long-folder-name/" * 12 + evil + "/träin_日本語🎉.py"
-    run = recording(
-        falling(3000), [0.9, 0.5], tensors=(evil, "b" * 90), script=script, argv=(evil, "a b", "")
-    )
+    run = recording(falling(3000), [0.9, 0.5], tensors=(evil, "b" * 90), script=script, argv=(evil, "a b", ""))
     remedy = Remedy(Intervention(lr_scale=2.0), f"{script}:14  {evil} → lr=…", "suggested", evil)
     finding = Finding(
         "late-lr-too-high",

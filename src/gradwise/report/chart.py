@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from gradwise.curves import Scale, fit, gaps, number, round_ticks, trend
+from gradwise.curves import Scale, fit, gaps, round_ticks, trend
+from gradwise.legible import number
 from gradwise.recording.recording import Ints, Recording, Series
 from gradwise.recording.signals import LOSS, VALIDATION
 

@@ -17,9 +17,7 @@ from typing import IO, Any
 
 from rich.cells import set_cell_size
 
-from gradwise.curves import number
-from gradwise.report.characters import printable
-from gradwise.report.page import duration
+from gradwise.legible import duration, number, printable
 
 _SAVE, _RESTORE, _DOWN, _UP, _ALL = "\x1b7", "\x1b8", "\x1bD", "\x1b[A", "\x1b[r"
 _PLAIN, _BOLD, _ERASE, _ERASE_REST = "\x1b[m", "\x1b[1m", "\x1b[2K", "\x1b[K"

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gradwise.curves import fit, number, trend
+from gradwise.curves import fit, trend
 from gradwise.diagnosis.findings import CheckItem, Diagnosis, Finding, Remedy, Status, Verdict
+from gradwise.legible import duration, number
 from gradwise.recording.recording import Place, Recording
 from gradwise.recording.signals import LOSS, TIME, VALIDATION
 
 MARKS: dict[Status, str] = {"verified": "✓", "failed": "✗", "suggested": "·"}
 
 _FEW_STEPS = 50
+_MOST_MARKS = 2
 _METRICS = {LOSS.name: "training loss", VALIDATION.name: "validation loss"}
 _ENDINGS = {
     "running": "still running",
@@ -67,9 +69,15 @@ class FindingText:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A whole report in words. `following` are commands to type next, under what they are good for."""
+    """A whole report in words.
+
+    `source` is the optimizer whose loss is drawn, `marks` the steps to point at in the picture, `following` the
+    commands to type next, under what they are good for.
+    """
 
     verdict: Verdict
+    source: int
+    marks: tuple[tuple[int, str], ...]
     title: str
     facts: tuple[str, ...]
     summary: str
@@ -91,8 +99,12 @@ def write_page(
         json_path: where the JSON report lies, for the command that applies the fix; None if there is none.
         html_path: where the HTML report lies; None if there is none, then the page says how to get one.
     """
+    source = _source(diagnosis, recording)
+    marked = [(f.where.step, f.id) for f in diagnosis.findings if f.where.step and f.source == source]
     return Page(
         verdict=diagnosis.verdict,
+        source=source,
+        marks=tuple(marked[:_MOST_MARKS]),
         title=_title(diagnosis, recording),
         facts=tuple(_facts(diagnosis, recording)),
         summary=diagnosis.summary or _summary(diagnosis, recording),
@@ -104,29 +116,7 @@ def write_page(
     )
 
 
-def duration(seconds: float) -> str:
-    """Seconds as one would say them.
-
-    >>> duration(0.42), duration(41.3), duration(192), duration(7500)
-    ('0.4 s', '41 s', '3 min 12 s', '2 h 05 min')
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def trials_of(remedy: Remedy, trials: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
-    """The untouched runs and those of `remedy` among `trials`, each by rising seed."""
-    wanted = remedy.intervention.to_json()
-    by_seed = sorted(trials, key=lambda r: -1 if r.run.seed is None else r.run.seed)
-    return ([r for r in by_seed if not r.run.intervention],
-            [r for r in by_seed if r.run.intervention and dict(r.run.intervention) == wanted])  # fmt: skip
-
-
-def shown_source(diagnosis: Diagnosis, recording: Recording) -> int:
+def _source(diagnosis: Diagnosis, recording: Recording) -> int:
     """The optimizer whose loss the page draws: that of the first finding, else the first that has a loss."""
     sources = recording.sources(LOSS)
     wanted = diagnosis.findings[0].source if diagnosis.findings else 0
@@ -152,9 +142,7 @@ def _facts(diagnosis: Diagnosis, recording: Recording) -> Iterator[str]:
         yield _ENDINGS[run.status]
     cost = []
     if diagnosis.overhead_fraction is not None:
-        cost.append(
-            f"{number(100 * diagnosis.overhead_fraction, 1 if diagnosis.overhead_fraction < 0.1 else 2)} %"
-        )
+        cost.append(f"{number(100 * diagnosis.overhead_fraction, 1 if diagnosis.overhead_fraction < 0.1 else 2)} %")
     if diagnosis.startup_seconds is not None:
         cost.append(f"{duration(diagnosis.startup_seconds)} at start")
     if cost:
@@ -172,7 +160,7 @@ def _summary(diagnosis: Diagnosis, recording: Recording) -> str:
         return f"Most probable cause: {diagnosis.findings[0].id}."
     if diagnosis.verdict == "inconclusive":
         return "There is too little evidence to tell whether this run is healthy."
-    loss = recording.get(LOSS, shown_source(diagnosis, recording))
+    loss = recording.get(LOSS, _source(diagnosis, recording))
     smooth = trend(loss.values, fit([loss]))
     seen = smooth[np.isfinite(smooth)]
     fell = f": the loss goes from {number(float(seen[0]))} to {number(float(seen[-1]))}" if len(seen) else ""
@@ -242,9 +230,7 @@ def _quote(finding: Finding, recording: Recording) -> str:
     if not where.file or not where.line:
         return ""
     wanted = (absolute(where.file), where.line)
-    return next(
-        (p.text.strip() for p in _places(recording) if p.text and (absolute(p.file), p.line) == wanted), ""
-    )
+    return next((p.text.strip() for p in _places(recording) if p.text and (absolute(p.file), p.line) == wanted), "")
 
 
 def _places(recording: Recording) -> Iterator[Place]:
@@ -305,8 +291,7 @@ def _pairs(remedy: Remedy, runs: int) -> Pairs:
 
     diverged = [k < len(remedy.diverged) and remedy.diverged[k] for k in range(runs)]
     outcome = [
-        cell(remedy.outcome, k)
-        + (" diverged" if diverged[k] and remedy.outcome[k : k + 1] != (None,) else "")
+        cell(remedy.outcome, k) + (" diverged" if diverged[k] and remedy.outcome[k : k + 1] != (None,) else "")
         for k in range(runs)
     ]
     return Pairs(

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from gradwise.diagnosis.findings import Diagnosis
+from gradwise.legible import printable
 from gradwise.recording.recording import Recording
-from gradwise.report.characters import printable
 from gradwise.report.chart import loss_chart
-from gradwise.report.page import FindingText, Page, Pairs, RemedyText, shown_source, write_page
+from gradwise.report.page import FindingText, Page, Pairs, RemedyText, write_page
 
 MOST_LINES = 60
 
@@ -76,17 +76,15 @@ def render(
     """
     console = console or Console(stderr=True)
     page = write_page(diagnosis, recording, json_path, html_path)
-    source = shown_source(diagnosis, recording)
-    marks = [(f.where.step, f.id) for f in diagnosis.findings if f.where.step and f.source == source][:2]
     for first, rest in _DETAILS:
         sheet = _Sheet(max(40, min(console.width, _WIDEST)), console)
         chart = loss_chart(
             recording,
-            source,
+            page.source,
             width=min(sheet.width, 86) - 2,
             height=first.chart,
             ascii_only=console.options.ascii_only,
-            marks=marks,
+            marks=page.marks,
         )
         _write(page, chart, sheet, first, rest)
         if len(sheet.lines) <= MOST_LINES:
@@ -131,9 +129,7 @@ class _Sheet:
         lines: list[Text] = []
         dot = Text(self.clean(" · "), "dim")
         for entry in map(self._text, entries):
-            entry.truncate(
-                self.width - indent, overflow="ellipsis" if not self.console.options.ascii_only else "crop"
-            )
+            entry.truncate(self.width - indent, overflow="ellipsis" if not self.console.options.ascii_only else "crop")
             if lines and indent + lines[-1].cell_len + dot.cell_len + entry.cell_len <= self.width:
                 lines[-1].append(dot).append(entry)
             else:
@@ -192,9 +188,7 @@ def _write(page: Page, chart: Sequence[Text], sheet: _Sheet, first: _Detail, res
 def _write_finding(finding: FindingText, sheet: _Sheet, detail: _Detail, rank: str) -> None:
     if detail.explanation > 1:
         sheet.gap()
-    sheet.flow(
-        (f"{rank}{finding.id}", _SEVERITIES[finding.severity]), *((f, "dim") for f in finding.facts), most=3
-    )
+    sheet.flow((f"{rank}{finding.id}", _SEVERITIES[finding.severity]), *((f, "dim") for f in finding.facts), most=3)
     if finding.quote and detail.evidence:
         sheet.add((finding.quote, "italic"), indent=4, most=1)
     sheet.add(finding.explanation, indent=2, most=detail.explanation)

@@ -1,0 +1,213 @@
+"""The report as one HTML file that needs nothing else, with interactive figures; a light form for notebooks.
+
+Names, paths, source lines and explanations come from the user's surroundings: all of them are escaped here, and
+the document's content security policy runs no script but its own two and loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from gradwise import figures
+from gradwise.diagnosis.findings import Diagnosis, Finding
+from gradwise.legible import printable
+from gradwise.recording.recording import Recording
+from gradwise.recording.signals import GRADIENT, LOSS, LR, PARAMETER, UPDATE, VALIDATION
+from gradwise.report.page import FindingText, Page, Pairs, RemedyText, write_page
+from gradwise.report.svg import loss_svg
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_WORDS = {"healthy": "✓ healthy", "sick": "✗ sick", "inconclusive": "? inconclusive"}
+_CHECKS = {True: ("yes", "✓"), False: ("no", "✗"), None: ("", "?")}
+
+
+def write_html(
+    path: str | os.PathLike[str],
+    diagnosis: Diagnosis,
+    recording: Recording,
+    trials: Sequence[Recording] = (),
+    *,
+    json_path: str | None = None,
+) -> None:
+    """Write the report as one self-contained file: no network, no other file.
+
+    Args:
+        path: where to; an existing file is replaced.
+        diagnosis: what to report.
+        recording: the run it is about.
+        trials: recordings of the trial runs, for the paired curves of each remedy.
+        json_path: where the JSON report lies, for the command that applies the fix.
+
+    Raises:
+        OSError: where the file cannot be written.
+    """
+    from plotly.offline import get_plotlyjs
+
+    page = write_page(diagnosis, recording, json_path, str(path))
+    scripts = (get_plotlyjs(), _resource("document.js"))
+    allowed = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    document = "\n".join(
+        (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{_text(page.verdict)}: {_text(page.title)}</title>",
+            f"<style>\n{_resource('document.css')}{_resource('page.css')}</style>\n</head>\n<body>",
+            '<main class="gradwise">',
+            *_body(page, diagnosis, recording, trials),
+            "</main>",
+            *(f"<script>{script}</script>" for script in scripts),
+            "</body>\n</html>\n",
+        )
+    )
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(document)
+
+
+def notebook_html(diagnosis: Diagnosis, recording: Recording) -> str:
+    """The report for a notebook's output cell: the same words, the loss as a small SVG, no scripts."""
+    page = write_page(diagnosis, recording)
+    parts = (
+        *_head(page),
+        loss_svg(recording, page.source, page.marks),
+        *(_finding(f, k, len(page.findings)) for k, f in enumerate(page.findings)),
+        *_rest(page),
+    )
+    return f'<style>{_resource("page.css")}</style><div class="gradwise">{"".join(parts)}</div>'
+
+
+def _body(page: Page, diagnosis: Diagnosis, recording: Recording, trials: Sequence[Recording]) -> Iterator[str]:
+    yield from _head(page)
+    if recording.sources(LOSS) or recording.sources(VALIDATION):
+        svg = loss_svg(recording, page.source, page.marks)
+        yield _figure(
+            figures.loss_figure(recording, page.marks),
+            "The loss over the optimizer's steps, as recorded (faint) and smoothed.",
+            svg,
+        )
+    for k, (text, finding) in enumerate(zip(page.findings, diagnosis.findings, strict=True)):
+        yield _finding(text, k, len(page.findings), _trial_figures(finding, trials))
+    yield from _rest(page)
+    yield from _run_figures(recording, page.source)
+    began = datetime.fromtimestamp(recording.run.started).strftime("%-d %B %Y, %H:%M") if recording.run.started else ""
+    yield f'<footer class="soft">Written by gradwise{f"; the run began on {began}" if began else ""}.</footer>'
+
+
+def _head(page: Page) -> Iterator[str]:
+    yield f'<header><span class="verdict {page.verdict}">{_WORDS[page.verdict]}</span>'
+    yield f"<h1><code>{_text(page.title)}</code></h1>"
+    yield f'<p class="soft">{" · ".join(map(_text, page.facts))}</p></header>'
+    yield f'<p class="summary">{_text(page.summary)}</p>'
+    if page.missing:
+        yield f"<ul>{''.join(f'<li>{_text(m)}</li>' for m in page.missing)}</ul>"
+
+
+def _finding(finding: FindingText, index: int, count: int, trials: Sequence[str] = ()) -> str:
+    rank = f"{index + 1}. " if count > 1 else ""
+    evidence = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in finding.evidence)
+    curves = [*trials, *[""] * (len(finding.remedies) - len(trials))]
+    return "".join(
+        (
+            f'<article class="finding {finding.severity}"><h2>{rank}{_text(finding.id)}</h2>',
+            f'<p class="soft">{" · ".join(map(_text, finding.facts))}</p>',
+            f"<pre>{_text(finding.quote)}</pre>" if finding.quote else "",
+            f"<p>{_text(finding.explanation)}</p>",
+            f'<dl class="evidence">{evidence}</dl>' if evidence else "",
+            *(_remedy(r, c) for r, c in zip(finding.remedies, curves, strict=True)),
+            "</article>",
+        )
+    )
+
+
+def _remedy(remedy: RemedyText, curves: str) -> str:
+    return "".join(
+        (
+            f'<section class="remedy {remedy.status}"><p><span class="mark">{remedy.mark}</span> ',
+            f'<b>{_text(remedy.what)}</b> <span class="outcome">{_text(remedy.outcome)}</span></p>',
+            _table(remedy.pairs) if remedy.pairs else "",
+            f"<pre>{_text(remedy.advice)}</pre>" if remedy.advice else "",
+            curves,
+            "</section>",
+        )
+    )
+
+
+def _table(pairs: Pairs) -> str:
+    head = "".join(f"<th>{_text(c)}</th>" for c in (pairs.title, *pairs.columns))
+    rows = "".join(
+        f"<tr><th>{_text(name)}</th>{''.join(f'<td>{_text(c)}</td>' for c in cells)}</tr>" for name, cells in pairs.rows
+    )
+    return f'<div class="scroll"><table class="pairs"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _rest(page: Page) -> Iterator[str]:
+    if page.notes:
+        yield f"<h3>Notes</h3><ul>{''.join(f'<li>{_text(n)}</li>' for n in page.notes)}</ul>"
+    if page.checklist:
+        rows = "".join(
+            f'<tr><td class="{_CHECKS[c.ok][0]}">{_CHECKS[c.ok][1]}</td>'
+            f"<td>{_text(c.topic)}</td><td>{_text(c.found)}</td></tr>"
+            for c in page.checklist
+        )
+        yield f'<h3>Checked</h3><table class="check">{rows}</table>'
+    for purpose, commands in page.following:
+        lines = "\n".join(map(_text, commands))
+        yield f"<h3>{_text(purpose.rstrip(':'))}</h3><pre>{lines}</pre>"
+
+
+def _run_figures(recording: Recording, source: int) -> Iterator[str]:
+    shown = []
+    if recording.sources(LR):
+        shown.append((figures.lr_figure(recording), "The learning rate of each parameter group, as it was used."))
+    if len(recording.get(UPDATE, source)) and len(recording.get(PARAMETER, source)):
+        caption = "The size of each update against the size of the tensor it updates."
+        shown.append((figures.update_ratio_figure(recording, source), caption))
+    if any(len(recording.get(s, source)) for s in (GRADIENT, UPDATE, PARAMETER)):
+        caption = (
+            "Euclidean norms of every tensor's gradient, update and value; shades go from the first tensor to the last."
+        )
+        shown.append((figures.norms_figure(recording, source), caption))
+    if shown:
+        yield "<h3>The run in figures</h3>"
+    for figure, caption in shown:
+        yield _figure(figure, caption)
+
+
+def _trial_figures(finding: Finding, trials: Sequence[Recording]) -> list[str]:
+    """The paired curves of each remedy; "" where no run of it was kept."""
+    found = []
+    for remedy in finding.remedies:
+        before, after = figures.paired(remedy, trials)
+        caption = "The script as it is and with the remedy, one pair of curves per seed."
+        figure = figures.trials_figure(finding, remedy, trials) if before and after else None
+        found.append(_figure(figure, caption) if figure is not None else "")
+    return found
+
+
+def _figure(figure: go.Figure, caption: str, placeholder: str = "") -> str:
+    # "<" is the one character by which data could end its element.
+    data = figure.to_json().replace("<", "\\u003c")
+    height = figure.layout.height or figures.TEMPLATE["layout"]["height"]
+    return (
+        f'<figure><div class="figure" style="min-height:{height}px">{placeholder}'
+        f'<script type="application/json">{data}</script></div><figcaption>{_text(caption)}</figcaption></figure>'
+    )
+
+
+def _text(text: str) -> str:
+    """Text from anywhere as HTML that shows it and does nothing else."""
+    return html.escape(printable(text))
+
+
+def _resource(name: str) -> str:
+    return files("gradwise.report").joinpath(name).read_text("utf-8")
