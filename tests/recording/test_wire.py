@@ -139,9 +139,7 @@ def test_a_second_sink_goes_on_where_the_first_ended(path: Path) -> None:
     [(array("q", [1]), array("d", [1.0])), (array("i", [1]), array("d", [1.0, 2.0]))],
     ids=["too few values", "wrong type"],
 )
-def test_points_that_do_not_fit_are_dropped_and_named(
-    path: Path, steps: array[int], values: array[float]
-) -> None:
+def test_points_that_do_not_fit_are_dropped_and_named(path: Path, steps: array[int], values: array[float]) -> None:
     sink = SpoolSink(path)
     series = sink.series("lr", 0, ["0", "1"])
     sink.points(series, steps, values)

@@ -57,7 +57,7 @@ class RecordingBuilder:
                 self._optimizers[info.index] = info
             elif frame.kind in ("event", "place"):
                 self._events.append(event(frame))
-            else:
+            elif frame.kind in ("run", "facts", "end"):
                 self.run = updated(self.run, frame)
         return self
 
@@ -141,6 +141,12 @@ def updated(run: RunInfo, message: Message) -> RunInfo:
     if "argv" in known:
         known["argv"] = tuple(known["argv"])
     return replace(run, **known, facts=facts)
+
+
+def run_info(data: Mapping[str, Any]) -> RunInfo:
+    """The run that `RunInfo.to_json` described."""
+    info = _made(RunInfo, data)
+    return replace(info, argv=tuple(info.argv))
 
 
 def event(message: Message) -> Event:

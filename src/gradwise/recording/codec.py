@@ -86,9 +86,7 @@ def decode(block: bytes) -> tuple[Ints, Floats]:
     try:
         version, kind, step_size, time_size, n, width, first, stride, start = _HEAD.unpack_from(block)
         if version != _VERSION or kind > _TIME:
-            raise ValueError(
-                f"a block of kind {version}.{kind}, which this version of gradwise does not know"
-            )
+            raise ValueError(f"a block of kind {version}.{kind}, which this version of gradwise does not know")
         body = np.frombuffer(zlib.decompress(memoryview(block)[_HEAD.size :]), np.uint8)
         differences, rest = body[: n * step_size], body[n * step_size :]
         if kind == _TIME:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -38,3 +39,15 @@ class Points:
 
 
 Frame: TypeAlias = Message | Declaration | Points
+
+
+def as_json(data: Any) -> str:
+    """`data` as JSON text; what JSON does not know becomes the number in it (scalar tensors) or a short text."""
+    return json.dumps(data, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return value.item()
+    except Exception:
+        return repr(value)[:200]

@@ -19,7 +19,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
-from gradwise.recording.frames import Declaration, Frame, Message, Points
+from gradwise.recording.frames import Declaration, Frame, Message, Points, as_json
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -106,7 +106,7 @@ class SpoolSink:
         if self._fd < 0 or os.getpid() != self._pid:
             return
         try:
-            payload = json.dumps(data, default=_plain).encode()
+            payload = as_json(data).encode()
             self._buffer += _HEAD.pack(kind, len(payload)) + payload
         except Exception as error:
             self.error = error
@@ -209,11 +209,3 @@ class SpoolReader:
         except (ValueError, TypeError, KeyError, StructError) as error:
             raise SpoolError(f"{self.path} is damaged at byte {offset}: {error}") from None
         raise SpoolError(f"{self.path} is damaged at byte {offset}: no frame is of kind {kind}")
-
-
-def _plain(value: Any) -> Any:
-    """What to write for a value JSON does not know: the number in a scalar tensor, else a short text."""
-    try:
-        return value.item()
-    except Exception:
-        return repr(value)[:200]
