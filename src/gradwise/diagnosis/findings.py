@@ -32,8 +32,8 @@ class Remedy:
     """One thing to change, and what trying it showed.
 
     `baseline` and `outcome` hold the final `metric` of each paired run (None where it was not finite), `diverged`
-    whether the remedied run went wrong; `steps` is how many steps each of those runs was given and `full` whether that is
-    the script's whole length. `reason` says why a remedy is only suggested, or how it failed.
+    whether the remedied run went wrong; `steps` is how many steps each of those runs was given and `full` whether
+    that is the script's whole length. `reason` says why a remedy is only suggested, or how it failed.
     """
 
     intervention: Intervention
@@ -109,12 +109,40 @@ class Diagnosis:
         clean: dict[str, Any] = finite(data)
         return clean
 
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Diagnosis:
+        """The diagnosis a report describes; numbers that were not finite are None.
+
+        Raises:
+            ValueError: where `data` is no report of this schema (`gradwise.report.schema.check` names the field).
+        """
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"a report of schema {data.get('schema')!r}; this gradwise reads schema {SCHEMA}")
+        try:
+            overhead = data["overhead"]
+            return Diagnosis(
+                run=data["run"],
+                script=data["script"],
+                argv=tuple(data["argv"]),
+                verdict=data["verdict"],
+                findings=tuple(map(_finding_from_json, data["findings"])),
+                summary=data.get("summary", ""),
+                checklist=tuple(CheckItem(c["topic"], c["found"], c["ok"]) for c in data.get("checklist", ())),
+                notes=tuple(data.get("notes", ())),
+                steps=data["steps"],
+                overhead_fraction=overhead["fraction"],
+                startup_seconds=overhead["startup_seconds"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no report of schema {SCHEMA}: {error}") from None
+
 
 def _finding_json(f: Finding) -> dict[str, Any]:
     return {
         "id": f.id,
         "severity": f.severity,
         "confidence": round(f.confidence, 3),
+        "source": f.source,
         "where": {
             "file": f.where.file,
             "line": f.where.line,
@@ -140,6 +168,34 @@ def _finding_json(f: Finding) -> dict[str, Any]:
             for r in f.remedies
         ],
     }
+
+
+def _finding_from_json(data: Mapping[str, Any]) -> Finding:
+    return Finding(
+        id=data["id"],
+        severity=data["severity"],
+        confidence=data["confidence"],
+        where=Where(**{k: data["where"][k] for k in ("file", "line", "parameter", "module", "step")}),
+        explanation=data["explanation"],
+        evidence=dict(data["evidence"]),
+        remedies=tuple(map(_remedy_from_json, data["remedies"])),
+        source=data.get("source", 0),
+    )
+
+
+def _remedy_from_json(data: Mapping[str, Any]) -> Remedy:
+    return Remedy(
+        intervention=Intervention.from_json(data["intervention"]),
+        advice=data["advice"],
+        status=data["status"],
+        reason=data.get("reason", ""),
+        steps=data["steps"],
+        full=data.get("full_length", False),
+        metric=data["metric"],
+        baseline=tuple(data["baseline"]),
+        outcome=tuple(data["outcome"]),
+        diverged=tuple(data["diverged"]),
+    )
 
 
 def finite(value: Any) -> Any:
