@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,9 @@ from types import ModuleType
 from typing import Any
 
 from gradwise.trials.importing import after_import
+
+INJECT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inject")
+INJECTED = os.path.join(INJECT, "sitecustomize.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class _Child:
 
     def on_torch(self, torch: ModuleType) -> None:
         began = time.perf_counter()
+        if getattr(sys.modules.get("sitecustomize"), "__file__", "") == INJECTED:
+            del sys.modules["sitecustomize"]
         try:
             from gradwise.probes.watcher import Watcher
 

@@ -17,7 +17,7 @@ def _start() -> None:
     if before is not None:
         os.environ["PYTHONPATH"] = before
     settings = os.environ.pop("GRADWISE_CHILD", None)
-    del sys.modules["sitecustomize"]
+    ours = sys.modules.pop("sitecustomize")
     if settings:
         try:
             from gradwise.trials.child import start
@@ -29,7 +29,8 @@ def _start() -> None:
     try:
         __import__("sitecustomize")
     except ImportError:
-        pass
+        # The import system wants it back; `gradwise.trials.child` takes it away once this import is over.
+        sys.modules["sitecustomize"] = ours
 
 
 _start()
