@@ -34,7 +34,8 @@ class Scale:
         """Where `values` lie between the bottom (0) and the top (1), clipped; NaN where not finite."""
         y = np.where(np.isfinite(values), values, np.nan)
         low, high = self._axis(np.array([self.low, self.high]))
-        return np.asarray(np.clip((self._axis(y) - low) / (high - low), 0.0, 1.0))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.clip((self._axis(y) - low) / (high - low), 0.0, 1.0))
 
     def value(self, place: Floats) -> Floats:
         """The values at places between 0 and 1: the inverse of `place`."""
@@ -85,25 +86,32 @@ def _multiples(low: float, high: float, spacing: float) -> int:
 def fit(curves: Sequence[Series]) -> Scale:
     """The axis that shows `curves` (one column each): logarithmic if all is positive over 2 decades or more.
 
-    What lasts for less than about a hundredth of a curve (one spike, the last steps before NaN) may leave the
-    axis rather than flatten everything else.
+    What lasts for less than about a hundredth of a curve (spikes, the last steps before NaN) may leave the axis
+    rather than flatten everything else.
     """
-    lows, middles, highs = [], [], []
-    for curve in curves:
-        values = np.clip(curve.values[np.isfinite(curve.values)], -_HUGE, _HUGE)
-        for part in np.array_split(values, min(len(values), _COLUMNS)) if len(values) else ():
-            lows.append(part.min())
-            middles.append(np.median(part))
-            highs.append(part.max())
-    if not middles:
+    seen = [np.clip(c.values[np.isfinite(c.values)], -_HUGE, _HUGE) for c in curves]
+    seen = [values for values in seen if len(values)]
+    if not seen:
         return Scale(0.0, 1.0)
-    low = float(min(min(middles), np.quantile(lows, 0.02)))
-    high = float(max(max(middles), np.quantile(highs, 0.98)))
-    if min(lows) > 0 and high > 100 * low:
-        return Scale(low / 1.1, high * 1.1, log=True)
+    if min(float(values.min()) for values in seen) > 0:
+        low, high = _bounds([np.log10(values) for values in seen])
+        if high - low > 2:
+            return Scale(10**low / 1.1, 10**high * 1.1, log=True)
+    low, high = _bounds(seen)
     room = 0.04 * (high - low) or abs(low) * 0.1 or 1.0
     bottom = 0.0 if 0 <= low < 0.3 * high else low - room
     return Scale(bottom, high + room)
+
+
+def _bounds(curves: Sequence[Floats]) -> tuple[float, float]:
+    """Where the curves go for a hundredth of their length, and their noise as far as it is of the same size."""
+    parts = [part for values in curves for part in np.array_split(values, min(len(values), _COLUMNS))]
+    low, middle, high = np.array([(part.min(), np.median(part), part.max()) for part in parts]).T
+    reach = 2 * (np.ptp(middle) + float(np.median(high) - np.median(low)))
+    return (
+        min(middle.min(), max(float(np.quantile(low, 0.02)), middle.min() - reach)),
+        max(middle.max(), min(float(np.quantile(high, 0.98)), middle.max() + reach)),
+    )
 
 
 def trend(values: Floats, scale: Scale) -> Floats:
