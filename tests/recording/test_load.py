@@ -62,8 +62,8 @@ def test_a_killed_writer_loses_nothing_acknowledged_and_hurts_nobody(tmp_path: P
     survivor, victim = start(path, "survivor"), start(path, "victim")
     assert survivor.stdout is not None
     assert victim.stdout is not None
-    for acknowledgements in (survivor.stdout, victim.stdout):
-        acknowledgements.readline()
+    survivor.stdout.readline()
+    first = int(victim.stdout.readline())
 
     seen = []
     with Store.open(str(path), create=False) as reader:
@@ -71,7 +71,7 @@ def test_a_killed_writer_loses_nothing_acknowledged_and_hurts_nobody(tmp_path: P
             assert {r.status for r in reader.runs()} <= {"running", "finished"}
             seen.append([check_complete(reader, "survivor"), check_complete(reader, "victim")])
         victim.send_signal(signal.SIGKILL)
-        acknowledged = max(int(line) for line in victim.stdout if line.endswith("\n"))
+        acknowledged = max([first, *(int(line) for line in victim.stdout if line.endswith("\n"))])
         victim.wait()
         at_kill = check_complete(reader, "survivor")
         while (last := int(survivor.stdout.readline())) < at_kill + 1000:
@@ -81,7 +81,7 @@ def test_a_killed_writer_loses_nothing_acknowledged_and_hurts_nobody(tmp_path: P
 
         assert survivor.wait(timeout=120) == 0
         assert check_complete(reader, "survivor") == last
-        assert check_complete(reader, "victim") >= acknowledged > 0
+        assert check_complete(reader, "victim") >= acknowledged
         assert {r.id: r.status for r in reader.runs()} == {"survivor": "finished", "victim": "lost"}
     survivor.stdout.close()
     victim.stdout.close()
