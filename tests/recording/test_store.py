@@ -163,9 +163,22 @@ def test_a_thinned_read_keeps_ends_and_spikes(store: Store) -> None:
         np.testing.assert_array_equal(few.values, values[few.steps])
 
 
+@pytest.mark.parametrize(("portion", "portions"), [(7, 5), (9, 200), (40_000, 2)])
+def test_the_ends_of_a_series_are_its_first_and_last_points(store: Store, portion: int, portions: int) -> None:
+    run = store.create(RunInfo(""))
+    store.append(run, [Declaration(0, LOSS.name, 0)])
+    for i in range(portions):
+        store.append(run, [losses(range(i * portion, (i + 1) * portion))])
+    head, tail = store.ends(run, LOSS, points=50)
+    everything = np.arange(portion * portions)
+    assert_same(head, Series(everything[:50], everything[:50] / 8.0))
+    assert_same(tail, Series(everything[-50:], everything[-50:] / 8.0))
+
+
 def test_what_was_not_recorded_is_empty(store: Store) -> None:
     run = store.create(RunInfo(""))
     assert len(store.read(run, LOSS)) == 0
+    assert [len(s) for s in store.ends(run, LOSS)] == [0, 0]
     assert store.load(run).series == {}
     assert store.report(run) is None
 
@@ -200,9 +213,10 @@ class TestRuns:
             store.create(RunInfo(name))
         assert store.resolve("20260101") == "20260101-a"
         assert store.resolve("20260102-b") == "20260102-b"
+        assert store.resolve("b2") == "20260102-b2"
         with pytest.raises(StoreError, match=r"2 runs in .* '20260102' \(20260102-b, 20260102-b2\): give more"):
             store.resolve("20260102")
-        for none in ("2027", "%", "_0260101-a"):
+        for none in ("2027", "%", "_0260101-a", "0102"):
             with pytest.raises(StoreError, match=r"no run in .*`gradwise runs`"):
                 store.resolve(none)
         with pytest.raises(StoreError, match="3 runs"):

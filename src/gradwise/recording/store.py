@@ -148,7 +148,7 @@ class Store:
     # reading
 
     def resolve(self, name: str) -> str:
-        """The id of the run that "last", an id or the beginning of one means."""
+        """The id of the run that "last", an id, its beginning or its last part ("x7k2") means."""
         t = tables.runs.c
         with self._database.begin() as connection:
             if name == "last":
@@ -157,7 +157,7 @@ class Store:
                 if latest is None:
                     raise StoreError(f"the store {self.where} holds no runs yet: record one first")
                 return latest
-            like = t.id.startswith(name, autoescape=True)
+            like = t.id.startswith(name, autoescape=True) | t.id.endswith(f"-{name}", autoescape=True)
             found: list[str] = list(connection.scalars(select(t.id).where(like).order_by(t.id)))
         if name in found:
             return name
@@ -214,13 +214,33 @@ class Store:
         report: dict[str, Any] | None = None if text is None else json.loads(text)
         return report
 
-    def _points(self, connection: Connection, run_id: str, max_points: int | None, *which: Any) -> Iterator[Frame]:
-        """The series `which` selects; where they are to be thinned, each block already is, to a finer grain."""
+    def ends(self, run_id: str, signal: Signal | str, source: int = 0, points: int = 100) -> tuple[Series, Series]:
+        """The first and the last `points` points of a series (all, twice, of a short one), quick however long it is."""
+        name = signal if isinstance(signal, str) else signal.name
+        t = tables.series.c
+        with self._database.begin() as connection:
+            self._row(connection, run_id)
+            frames = self._points(connection, run_id, None, t.signal == name, t.source == source, edge=points)
+            series = RecordingBuilder().add(frames).build().series.get((name, source), EMPTY)
+        return (
+            Series(series.steps[:points], series.values[:points], series.labels),
+            Series(series.steps[-points:], series.values[-points:], series.labels),
+        )
+
+    def _points(
+        self, connection: Connection, run_id: str, max_points: int | None, *which: Any, edge: int | None = None
+    ) -> Iterator[Frame]:
+        """The series `which` selects; where they are to be thinned, each block already is, to a finer grain.
+
+        With `edge`, only the blocks that hold the first or last so many points.
+        """
         s, b = tables.series, tables.blocks
         for row in connection.execute(select(s).where(s.c.run == run_id, *which).order_by(s.c.id)).all():
             yield Declaration(row.id, row.signal, row.source, tuple(json.loads(row.labels)))
             mine = b.c.series == row.id
             total = int(connection.scalar(select(func.sum(b.c.count)).where(mine)) or 0)
+            if edge is not None:
+                mine &= (b.c.first < edge) | (b.c.first + b.c.count > total - edge)
             for first, data in connection.execute(select(b.c.first, b.c.data).where(mine).order_by(b.c.first)):
                 try:
                     block = Series(*decode(data))
