@@ -139,7 +139,8 @@ class LossCalls:
 
     def batch(self) -> int:
         """Rows the last loss call saw, 0 where its arguments are gone."""
-        given: Any = self.last[0]() if self.last[0] is not None else None
+        reference = self.last[0]
+        given: Any = None if reference is None else reference()
         return 0 if given is None or not given.dim() else int(given.shape[0])
 
 

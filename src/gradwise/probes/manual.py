@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.tracked import Looks, Pending
-from gradwise.probes.vectors import cosine
 from gradwise.recording import signals
 from gradwise.recording.recording import OptimizerInfo, ParameterInfo, Place
 
@@ -78,7 +77,7 @@ class Manual:
     def estimate_rate(self, step: int) -> None:
         """The rate of a hand-written step that goes straight down the gradient: <-dx, g>/<g, g>."""
         gradient, change, layout = self.looks.gradient, self.looks.change, self.looks.layout
-        if gradient is None or change is None or layout is None or not cosine(-change, gradient, layout) > _ALONG:
+        if gradient is None or change is None or layout is None or not layout.cosine(-change, gradient) > _ALONG:
             return
         rate = float(-(gradient @ change) / (gradient @ gradient))
         if self._rate is None or abs(rate / self._rate - 1) > 1e-3:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 FRACTION = 0.02
 PER_STEP = 30e-6
-# Twice the budget would be spent if the probes used all of it and the machine then slowed down: stay below.
-_MARGIN = 0.7
-_CREDIT = 5e-4
+# What the hooks cost before and after they read the clock is not measured: leave room for it.
+_MARGIN = 0.8
+_CREDIT = 1e-3
+_PERIOD = 8
 
 
 def due(step: int, thinning: int = 0) -> bool:
@@ -17,8 +19,8 @@ def due(step: int, thinning: int = 0) -> bool:
     `thinning` halves the rate that many times. The grids are nested: a thinner recording holds a subset of the steps
     of a denser one.
     """
-    period = max(8, 1 << max(0, step.bit_length() - 7)) << thinning
-    return step % period == 0 or (step in (2, 4) and not thinning)
+    period = max(_PERIOD, 1 << max(0, step.bit_length() - 7)) << thinning
+    return step % period == 0 or step in (2, 4)
 
 
 @dataclass(slots=True)
@@ -26,31 +28,34 @@ class Meter:
     """What gradwise costs inside the training loop, and whether a costly look still fits the budget.
 
     The budget is 2 % of the loop's time or 30 µs a step, whichever is larger. `spent` adds up what each hook
-    measures of itself.
+    measures of itself, `looks` the part of it that looks took. With `free` there is no budget (trials).
     """
 
+    free: bool = False
     spent: float = 0.0
+    looks: float = 0.0
     steps: int = 0
     thinning: int = 0
     began: float = 0.0
     last: float = 0.0
-    look_cost: float = 200e-6
+    look_cost: float = 0.0
 
     def affords(self, step: int, now: float) -> bool:
-        """Whether a look at `step` is due and fits; where it is due and does not fit, later ones become rarer."""
-        if not due(step, self.thinning):
+        """Whether a look at `step` is due and fits the budget, at a rate that can be kept up."""
+        if not due(step):
             return False
-        loop = now - self.began if self.steps else 0.0
-        allowed = max(FRACTION * loop, PER_STEP * self.steps) * _MARGIN + _CREDIT
-        if self.spent + self.look_cost <= allowed:
+        if self.free or not self.steps:
             return True
-        if step > 8:
-            self.thinning = min(self.thinning + 1, 24)
-        return False
+        budget = max(FRACTION * (now - self.began), PER_STEP * self.steps) * _MARGIN
+        # What is left per step beside the cost of every step says how many steps a look has to last for.
+        left = max(budget - (self.spent - self.looks), 0.05 * budget) / self.steps
+        self.thinning = max(0, math.ceil(math.log2(max(self.look_cost / left / _PERIOD, 1.0))))
+        return due(step, self.thinning) and self.spent + self.look_cost <= budget + _CREDIT
 
     def looked(self, cost: float) -> None:
-        """A look took `cost` seconds: remembered as a slowly forgotten average, the first one at its worth."""
-        self.look_cost += 0.3 * (cost - self.look_cost)
+        """A look took `cost` seconds: remembered as a slowly forgotten average."""
+        self.looks += cost
+        self.look_cost = cost if not self.look_cost else self.look_cost + 0.3 * (cost - self.look_cost)
 
     @property
     def loop_seconds(self) -> float:

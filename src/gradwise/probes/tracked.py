@@ -6,12 +6,12 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from gradwise.probes.recorder import Recorder
-from gradwise.probes.vectors import Layout, Vector, cosine, number_of
+from gradwise.probes.vectors import Layout, Vector, number_of
 from gradwise.recording import signals
 from gradwise.recording.recording import OptimizerInfo, ParameterInfo, Place
 
@@ -38,10 +38,10 @@ class Pending:
 
 
 class Looks:
-    """Norms, cosines and promised progress of one set of tensors, at the steps that are looked at.
+    """Norms, promised progress and cosines of one set of tensors, at the steps that are looked at.
 
-    A look at step n gathers the parameters and gradients before the step and the parameters after it; the step that
-    follows is compared with it, which gives the two cosines.
+    A look at step n gathers the parameters and gradients before the step and the parameters after it. The gradient of
+    the step that follows is compared with it: whether it points the same way, and what it says of the change made.
     """
 
     def __init__(self, recorder: Recorder, source: int, names: Callable[[], Sequence[str]]) -> None:
@@ -49,76 +49,72 @@ class Looks:
         self.names: tuple[str, ...] = ()
         self.layout: Layout | None = None
         self.numbers: tuple[int, ...] = ()
+        self.open_at = -1
         self.following = False
         self.bad_gradients: list[int] = []
         self.theta: Vector | None = None
         self.gradient: Vector | None = None
         self.change: Vector | None = None
         self._start: Vector | None = None
-        self._last_gradient: Vector | None = None
-        self._last_change: Vector | None = None
-        self.open_at = -1
 
     def open(self, step: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], scale: float) -> None:
         """Before step `step`: gather parameters and gradients (divided by `scale`)."""
         numbers = tuple(number_of(p) for p in parameters)
-        if numbers != self.numbers:
-            self.layout, self.numbers, self.following, self._start = Layout(numbers), numbers, False, None
+        if numbers != self.numbers or self.layout is None:
+            self.layout, self.numbers, self._start = Layout(numbers), numbers, None
             self.names = tuple(self._names_now())
-        assert self.layout is not None
+        self.following = False
         self.theta = self.layout.gather(parameters)
         if self._start is None:
             self._start = self.theta
-        self.gradient = None
-        if any(g is not None for g in gradients):
-            gradient = self.layout.gather(gradients)
-            self.gradient = gradient / scale if scale != 1.0 else gradient
+        self.gradient = self._gather(gradients, scale)
         self.open_at = step
 
     def close(self, parameters: Sequence[Tensor]) -> None:
         """After the step: gather the parameters again and record what the step did."""
         layout, step = self.layout, self.open_at
         self.open_at = -1
-        if layout is None or self.theta is None or tuple(number_of(p) for p in parameters) != self.numbers:
-            self.following = False
+        if layout is None or self.theta is None or len(parameters) != len(self.numbers):
             return
         with np.errstate(all="ignore"):
-            change = self.change = layout.gather(parameters) - self.theta
-            if self.following:
-                self._compare(step, change)
-                self.following = False
-            else:
-                self._measure(step, change)
-                self._last_gradient, self._last_change, self.following = self.gradient, change, True
+            self.change = layout.gather(parameters) - self.theta
+            self._measure(step, layout, self.theta, self.change)
+        self.following = self.gradient is not None
         self.theta = None
 
-    def _measure(self, step: int, change: Vector) -> None:
-        layout, theta, gradient, start = self.layout, self.theta, self.gradient, self._start
-        assert layout is not None
-        assert theta is not None
-        assert start is not None
-        put, source = self.recorder.point, self.source
-        put(signals.PARAMETER, source, step, np.sqrt(layout.sums(theta * theta)).tolist(), self.names)
-        put(signals.UPDATE, source, step, np.sqrt(layout.sums(change * change)).tolist(), self.names)
-        moved = theta - start
-        put(signals.TRAVEL, source, step, np.sqrt(layout.sums(moved * moved)).tolist(), self.names)
-        if gradient is not None:
-            squares = layout.sums(gradient * gradient)
-            put(signals.GRADIENT, source, step, np.sqrt(squares).tolist(), self.names)
-            put(signals.PROGRESS, source, step, (-layout.sums(gradient * change)).tolist(), self.names)
-            if not np.isfinite(squares.sum()):
-                self.bad_gradients = layout.bad(gradient)
+    def follow(self, step: int, gradients: Sequence[Tensor | None], scale: float) -> None:
+        """Before the step after a look: compare its gradient with the look's."""
+        self.following = False
+        layout, before, change = self.layout, self.gradient, self.change
+        if layout is None or before is None or change is None or len(gradients) != len(self.numbers):
+            return
+        after = self._gather(gradients, scale)
+        if after is not None:
+            with np.errstate(all="ignore"):
+                self.recorder.point(signals.COSINE, self.source, step, (layout.cosine(after, before),))
+                self.recorder.point(signals.KEPT, self.source, step, (-layout.dot(after, change),))
 
-    def _compare(self, step: int, change: Vector) -> None:
-        layout = self.layout
-        assert layout is not None
-        if self.gradient is not None and self._last_gradient is not None:
-            value = cosine(self.gradient, self._last_gradient, layout)
-            self.recorder.point(signals.COSINE, self.source, step, (value,))
-        if self._last_change is not None:
-            value = cosine(change, self._last_change, layout)
-            self.recorder.point(signals.TURN, self.source, step, (value,))
-        self._last_gradient = self._last_change = None
+    def _gather(self, gradients: Sequence[Tensor | None], scale: float) -> Vector | None:
+        if self.layout is None or all(g is None for g in gradients):
+            return None
+        gradient = self.layout.gather(gradients)
+        return gradient / np.float32(scale) if scale != 1.0 else gradient
+
+    def _measure(self, step: int, layout: Layout, theta: Vector, change: Vector) -> None:
+        put, source, names = self.recorder.point, self.source, self.names
+        assert self._start is not None
+        moved = theta - self._start
+        put(signals.PARAMETER, source, step, np.sqrt(layout.sums(theta * theta)).tolist(), names)
+        put(signals.UPDATE, source, step, np.sqrt(layout.sums(change * change)).tolist(), names)
+        put(signals.TRAVEL, source, step, np.sqrt(layout.sums(moved * moved)).tolist(), names)
+        gradient = self.gradient
+        if gradient is None:
+            return
+        squares = layout.sums(gradient * gradient)
+        put(signals.GRADIENT, source, step, np.sqrt(squares).tolist(), names)
+        put(signals.PROGRESS, source, step, (-layout.sums(gradient * change)).tolist(), names)
+        if not np.isfinite(squares.sum()):
+            self.bad_gradients = layout.bad(gradient)
 
 
 class Tracked:
@@ -142,11 +138,12 @@ class Tracked:
         self._raw: list[Any] = []
         self._rates: list[Any] = []
         self._momenta: list[Any] = []
-        self._count = -1
+        self._count = self._rows = -1
         self.losses = recorder.channel(signals.LOSS, index)
         self.times = recorder.channel(signals.TIME, index)
         self._names_of = names
-        self.looks: Looks | None = None
+        self.looks = Looks(recorder, index, self.names)
+        self.look_next = True
 
     # what it is
 
@@ -257,11 +254,35 @@ class Tracked:
             labels = tuple(str(i) for i in range(len(numbers))) if len(numbers) > 1 else ()
             self.recorder.point(signal, self.index, self.steps, numbers, labels)
 
+    def record_batch(self, rows: int) -> None:
+        """Record the rows the loss function was given where they differ from the last look's."""
+        if rows and rows != self._rows:
+            self._rows = rows
+            self.recorder.point(signals.BATCH, self.index, self.steps, (rows,))
+
     def record_counts(self, count: int) -> None:
         """Record the number of backward passes where it differs from the step before's."""
         if count != self._count:
             self._count = count
             self.recorder.point(signals.BACKWARDS, self.index, self.steps, (count,))
+
+
+class _Nowhere:
+    """A recorder for points that nobody wants."""
+
+    def point(self, *_: Any) -> None:
+        """Forget it."""
+
+
+def warm_up() -> None:
+    """Look once at nothing, before training starts: a first look costs several times what later ones do."""
+    import torch
+
+    tensors = [torch.zeros(4), torch.zeros(2)]
+    looks = Looks(cast(Recorder, _Nowhere()), 0, lambda: ("", ""))
+    looks.open(0, tensors, tensors, 1.0)
+    looks.close(tensors)
+    looks.follow(1, tensors, 1.0)
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +39,7 @@ class Layout:
         self._filled = np.array([i for i, n in enumerate(lengths) if n], dtype=np.int64)
         self._starts = ends[:-1][self._filled] if len(self._filled) else np.empty(0, np.int64)
         self._weights = np.array([numbers[i] / lengths[i] for i in self._filled])
+        self._whole = bool(numbers) and all(s == 1 for s in self.strides)
         self._slots = [(int(a), int(b)) for a, b in itertools.pairwise(ends)]
 
     def _stride(self, number: int) -> int:
@@ -48,15 +51,22 @@ class Layout:
         """The elements of `tensors` (None counts as zeros) as one float32 vector in the host's memory."""
         import torch
 
-        pieces = []
         with torch.no_grad():
+            if self._whole:
+                # The usual case in one operation; anything unusual shows in the result, or raises.
+                with suppress(Exception):
+                    flat = torch.cat([t.reshape(-1) for t in tensors])  # type: ignore[union-attr]
+                    if flat.dtype is torch.float32 and flat.is_cpu and len(flat) == self.size:
+                        whole: Vector = flat.numpy()
+                        return whole
+            pieces = []
             for tensor, number, stride in zip(tensors, self.numbers, self.strides, strict=True):
                 pieces.append(_piece(tensor, number, stride))
             devices = {p.device for p in pieces}
             if len(devices) > 1:
                 pieces = [p.cpu() for p in pieces]
-            flat: Vector = (torch.cat(pieces) if pieces else torch.empty(0)).cpu().numpy()
-        return flat
+            gathered: Vector = (torch.cat(pieces) if pieces else torch.empty(0)).cpu().numpy()
+        return gathered
 
     def sums(self, product: NDArray[np.float32]) -> NDArray[np.float64]:
         """Per-tensor sums of a flat vector of products, scaled up to all elements of each tensor."""
@@ -64,6 +74,15 @@ class Layout:
         if len(self._filled):
             total[self._filled] = np.add.reduceat(product, self._starts, dtype=np.float64) * self._weights
         return total
+
+    def dot(self, a: Vector, b: Vector) -> float:
+        """Inner product of two flat vectors, scaled up to all elements."""
+        return float(a @ b) if self._whole else float(self.sums(a * b).sum())
+
+    def cosine(self, a: Vector, b: Vector) -> float:
+        """Cosine of two flat vectors; NaN where one of them is zero."""
+        squares = self.dot(a, a) * self.dot(b, b)
+        return self.dot(a, b) / math.sqrt(squares) if squares > 0 else math.nan
 
     def bad(self, vector: Vector) -> list[int]:
         """The tensors that hold a value that is not finite."""
@@ -101,9 +120,3 @@ def number_of(tensor: Tensor) -> int:
     local = getattr(tensor, "to_local", None)
     flat = tensor if local is None else local()
     return int(flat.numel()) * (2 if flat.is_complex() else 1)
-
-
-def cosine(a: NDArray[np.float32], b: NDArray[np.float32], layout: Layout) -> float:
-    """Cosine of two flat vectors; NaN where one of them is zero."""
-    dot, aa, bb = (float(layout.sums(x * y).sum()) for x, y in ((a, b), (a, a), (b, b)))
-    return dot / (aa * bb) ** 0.5 if aa > 0 and bb > 0 else float("nan")

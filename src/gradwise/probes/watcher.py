@@ -24,7 +24,7 @@ from gradwise.probes.nonfinite import origin
 from gradwise.probes.patches import Patches
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.sampling import Meter
-from gradwise.probes.tracked import Looks, Tracked
+from gradwise.probes.tracked import Tracked, warm_up
 from gradwise.recording.recording import Place
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class Watcher:
         """Begin to follow the optimizers made since the last backward pass, in the order they were made."""
         began = perf_counter()
         made, self._made = self._made, []
+        if not self._tracked:
+            warm_up()
         for entry in made:
             optimizer = entry.ref()
             if optimizer is not None and getattr(optimizer, "param_groups", None):
@@ -181,7 +183,6 @@ class Watcher:
         self._indices += 1
         tracked = Tracked(optimizer, index, self.recorder, self.names)
         tracked.made, tracked.scheduler = made.place, made.scheduler
-        tracked.looks = Looks(self.recorder, index, tracked.names)
         stale = self._tracked.pop(id(optimizer), None)
         if stale is not None:
             self._tracked[-1 - index] = stale
@@ -231,7 +232,10 @@ class Watcher:
             tracked.closure = bool(args) or kwargs.get("closure") is not None
             tracked.inside = True
             looks = tracked.looks
-            if looks is not None and (looks.following or self.meter.affords(tracked.steps, began)):
+            if looks.following:
+                looks.follow(tracked.steps, [p.grad for p in tracked.parameters()], _grad_scale(optimizer))
+                self.meter.looks += perf_counter() - began
+            elif tracked.look_next:
                 parameters = tracked.parameters()
                 looks.open(tracked.steps, parameters, [p.grad for p in parameters], _grad_scale(optimizer))
                 self._look_cost = perf_counter() - began
@@ -266,17 +270,16 @@ class Watcher:
             finished = tracked
             tracked.inside = False
             looks = tracked.looks
-            if looks is not None and looks.open_at >= 0:
+            if looks.open_at >= 0:
                 looks.close(tracked.parameters())
-                self.meter.looked(perf_counter() - began + self._look_cost)
-            tracked.record_rates(optimizer.param_groups, looks is not None and looks.following)
+                # The gradient of the step that follows is gathered and compared too: about half as much again.
+                self.meter.looked(1.5 * (perf_counter() - began + self._look_cost))
+                self.meter.looks -= (perf_counter() - began + self._look_cost) / 2
+                tracked.record_batch(self.losses.batch())
+            tracked.record_rates(optimizer.param_groups, looks.following)
             self._record_step(tracked, began)
-            next_step = tracked.steps
-            if (
-                next_step < _LEARNING
-                or tracked.closure
-                or (looks is not None and (looks.following or self.meter.affords(next_step, began)))
-            ):
+            tracked.look_next = not looks.following and self.meter.affords(tracked.steps, began)
+            if tracked.steps < _LEARNING or tracked.closure or looks.following or tracked.look_next:
                 self._arm()
             elif self._armed is not None and all(
                 t.steps >= _LEARNING and not t.closure for t in self._tracked.values()
@@ -384,10 +387,7 @@ class Watcher:
         *inputs, name = self.losses.last
         data = origin(self.torch, loss, tensors, inputs, name)
         data["gradients"] = [
-            looks.names[i]
-            for looks in (t.looks for t in self._tracked.values())
-            if looks is not None
-            for i in looks.bad_gradients
+            looks.names[i] for looks in (t.looks for t in self._tracked.values()) for i in looks.bad_gradients
         ]
         place = places.here() or self._backward_place
         if place is not None:
@@ -421,17 +421,19 @@ class Watcher:
 
     def _look_manual(self, manual: Manual, gradients: list[Any], began: float) -> None:
         looks = manual.looks
-        if looks.following or looks.open_at >= 0 or self.meter.affords(manual.steps, began):
+        if looks.following:
+            looks.follow(manual.steps, gradients, 1.0)
+            self.meter.looks += perf_counter() - began
+        elif looks.open_at >= 0 or self.meter.affords(manual.steps, began):
             looks.open(manual.steps, manual.leaves, gradients, 1.0)
 
     def _finish_manual(self, manual: Manual, leaves: list[Tensor], now: float) -> None:
         looks = manual.looks
         if looks.open_at >= 0:
-            fresh, step = not looks.following, looks.open_at
+            step = looks.open_at
             looks.close(leaves)
-            if fresh:
-                manual.estimate_rate(step)
-            self.meter.looked(2 * (perf_counter() - now))
+            manual.estimate_rate(step)
+            self.meter.looked(3 * (perf_counter() - now))
         self._record_step(manual, now)
         for callback in self.after_step:
             callback(manual.index, manual.steps)

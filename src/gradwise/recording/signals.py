@@ -32,14 +32,14 @@ PARAMETER = Signal("norm/parameter", "1", "tensor", "Euclidean norm of the param
 UPDATE = Signal("norm/update", "1", "tensor", "Euclidean norm of the change the step made")
 PROGRESS = Signal("progress", "loss", "tensor", "-g.dx: the decrease of the loss that the step promises, first order")
 COSINE = Signal("cosine/gradient", "1", "", "cosine of this step's gradient with the step before's, all tensors")
-TURN = Signal("cosine/update", "1", "", "cosine of this step's change with the step before's, all tensors")
+KEPT = Signal("progress/kept", "loss", "", "-g'.dx: what the next step's gradient says of that decrease, all tensors")
 TRAVEL = Signal("travel", "1", "tensor", "Euclidean distance from where the parameter started")
 SCALE = Signal("scale", "1", "", "GradScaler's loss scale; at each change")
 
 SIGNALS: dict[str, Signal] = {
     s.name: s
     for s in (
-        LOSS, VALIDATION, TIME, LR, MOMENTUM, BATCH, BACKWARDS, GRADIENT, PARAMETER, UPDATE, PROGRESS, COSINE, TURN,
+        LOSS, VALIDATION, TIME, LR, MOMENTUM, BATCH, BACKWARDS, GRADIENT, PARAMETER, UPDATE, PROGRESS, COSINE, KEPT,
         TRAVEL, SCALE,
     )
 }  # fmt: skip

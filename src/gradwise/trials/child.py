@@ -30,6 +30,7 @@ class Orders:
         max_time: end it cleanly at the first step after this many seconds.
         audit: where to keep what the script changes (`gradwise.trials.audit`); None in a trial.
         guard: what a trial may touch (`gradwise.trials.guard`); None in a watched run.
+        dense: look at the tensors at every step that is due, whatever it costs (in a trial nobody waits for).
     """
 
     spool: str
@@ -39,6 +40,7 @@ class Orders:
     max_time: float | None = None
     audit: Mapping[str, Any] | None = None
     guard: Mapping[str, Any] | None = None
+    dense: bool = False
 
     def write(self, path: str) -> None:
         """Store the orders for `start`."""
@@ -88,6 +90,7 @@ class _Child:
             from gradwise.probes.watcher import Watcher
 
             self.watcher = Watcher(torch, self.recorder)
+            self.watcher.meter.free = self.orders.dense
             self.watcher.install()
             if self.orders.max_steps is not None or self.orders.max_time is not None:
                 self.watcher.after_step.append(self.limit)
