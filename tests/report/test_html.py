@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from samples import ALL, lr_too_high, trials
 
+from gradwise.report import html
 from gradwise.report.html import notebook_html, write_html
 
 VOID = {"meta", "br", "path", "rect", "circle", "line"}
@@ -92,6 +93,17 @@ def test_what_a_user_names_is_only_text(documents, parsed):
     assert "träin_日本語🎉.py" in parsed["hostile"].text
     shown = Document(notebook_html(*ALL["hostile"]()))
     assert shown.text.count(evil) >= 8
+
+
+def test_data_cannot_end_its_element():
+    class Figure:
+        layout = type("Layout", (), {"height": None})()
+
+        def to_json(self):
+            return json.dumps({"data": ["</script><script>alert(1)</script>"]})
+
+    document = Document(html._figure(Figure(), "a figure"))
+    assert [json.loads(text)["data"] for _, text in document.scripts] == [["</script><script>alert(1)</script>"]]
 
 
 def test_it_says_what_the_terminal_says(parsed):

@@ -195,7 +195,7 @@ def _trial_figures(finding: Finding, trials: Sequence[Recording]) -> list[str]:
 
 
 def _figure(figure: go.Figure, caption: str, placeholder: str = "") -> str:
-    # "<" is the one character by which data could end its element.
+    # "<" is the one character by which data could end its element (Plotly escapes it too, today).
     data = figure.to_json().replace("<", "\\u003c")
     height = figure.layout.height or figures.TEMPLATE["layout"]["height"]
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -76,17 +77,17 @@ def render(
     """
     console = console or Console(stderr=True)
     page = write_page(diagnosis, recording, json_path, html_path)
+    width = max(40, min(console.width, _WIDEST))
+
+    @cache
+    def chart(height: int) -> list[Text]:
+        frame = min(width, 86) - 2
+        ascii_only = console.options.ascii_only
+        return loss_chart(recording, page.source, width=frame, height=height, ascii_only=ascii_only, marks=page.marks)
+
     for first, rest in _DETAILS:
-        sheet = _Sheet(max(40, min(console.width, _WIDEST)), console)
-        chart = loss_chart(
-            recording,
-            page.source,
-            width=min(sheet.width, 86) - 2,
-            height=first.chart,
-            ascii_only=console.options.ascii_only,
-            marks=page.marks,
-        )
-        _write(page, chart, sheet, first, rest)
+        sheet = _Sheet(width, console)
+        _write(page, chart(first.chart), sheet, first, rest)
         if len(sheet.lines) <= MOST_LINES:
             break
     while not sheet.lines[-1].plain:
