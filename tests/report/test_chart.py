@@ -90,6 +90,14 @@ def test_a_spike_off_the_axis_is_told():
     assert "4,000,000" not in "\n".join(lines[:-1])
 
 
+def test_the_trend_is_not_dimmed_with_the_axis():
+    line = loss_chart(recording(falling()))[0]
+    styles = [str(s.style) for s in line.spans]
+    assert not line.style
+    assert styles[0] == "dim"
+    assert "cyan" in styles
+
+
 @pytest.mark.parametrize("loss", [[1.0], [2.0] * 5, [np.nan, 1.0], [-1e300, 1e300], [0.0, 0.0]])
 def test_odd_curves_are_drawn(loss):
     assert cells(rows(recording(loss), ascii_only=True), "*")

@@ -90,7 +90,8 @@ def loss_chart(
     ticks = {plot.row(t): label for t, label in labels.items()}
     lines = []
     for y, row in enumerate(grid):
-        line = Text(f"{ticks.get(y, ''):>{gutter}} {ink.tick if y in ticks else ink.axis}", style="dim")
+        label = f"{ticks.get(y, ''):>{gutter}} {ink.tick if y in ticks else ink.axis}"
+        line = Text().append(label, "dim")  # not as the line's own style, which all of it would take on
         for character, style in row:
             line.append(character, STYLES.get(style))
         lines.append(line)
@@ -214,7 +215,7 @@ class _Plot:
             line[x] = self.ink.notch
             names[start : start + len(label)] = label
             free = start + len(label) + 1
-        end = Text(" " * gutter + " " + self.ink.corner, style="dim")
+        end = Text().append(" " * gutter + " " + self.ink.corner, "dim")
         pointed = {self.column(m) for m in marks}
         for x, character in enumerate(line):
             end.append(*(self.ink.mark, STYLES["mark"]) if x in pointed else (character, "dim"))

@@ -234,7 +234,7 @@ def _table(pairs: Pairs, sheet: _Sheet) -> Iterator[Text]:
     while len(shown) > 3 and sum(widths[k] for k in shown) > sheet.width - 6:
         del shown[-2]
     for line, style in zip(lines, ("dim", "", "bold"), strict=True):
-        name = Text(line[0] + " " * (widths[0] - cell_len(line[0])), "dim")
+        name = Text().append(line[0] + " " * (widths[0] - cell_len(line[0])), "dim")
         yield name.append("".join(" " * (widths[k] - cell_len(line[k])) + line[k] for k in shown[1:]), style)
 
 
