@@ -78,7 +78,7 @@ def test_commands_are_shown_short() -> None:
         ("open", ("a", "a", os.O_WRONLY | os.O_CREAT | os.O_APPEND), [("write", "a")]),
         ("open", (b"a", None, os.O_RDWR), [("write", b"a")]),
         ("open", (7, "w", os.O_WRONLY), []),
-        ("os.rename", ("a", "b", -1, 5), [("remove", "a"), ("make", "b")]),
+        ("os.rename", ("a", "b", -1, 5), [("move", "a"), ("make", "b")]),
         ("os.link", ("a", "b", -1, -1), [("write", "a"), ("make", "b")]),
         ("os.symlink", ("a", "b", -1), [("make", "b")]),
         ("os.chmod", ("a", 0o600, -1), [("touch", "a")]),

@@ -24,7 +24,10 @@ Report = Callable[[str, dict[str, Any]], None]
 
 KEPT_BYTES = 512 << 20  # of old content, in all
 _MOST_NOTES = 20_000
-_PLAIN = frozenset({effects.READ, effects.ENTER, effects.TREE})  # changes nothing by itself
+_PLAIN = frozenset({effects.READ, effects.ENTER, effects.TREE})  # change nothing by themselves
+_NEED_IT = frozenset({effects.REMOVE, effects.MOVE, effects.TOUCH})
+_LAST_NAME = frozenset({effects.REMOVE, effects.MAKE})  # after these nobody can change the content any more
+_KINDS = {effects.REMOVE: "remove", effects.MOVE: "remove", effects.TOUCH: "touch"}
 _CREATES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -67,8 +70,8 @@ class Audit:
         self.kept_bytes = 0
         self._kept = 0
         self._seen: set[tuple[str, ...]] = set()
-        self._known: set[str] = set()  # paths whose old content is settled
-        self._touched: set[str] = set()  # old files whose change time is the script's doing
+        self._existed: dict[str, bool] = {}  # path -> whether it did before the script started
+        self._settled: set[str] = set()  # paths whose old content is kept, or can't be
         self._temporary: set[str] = set()
         self._lock = threading.RLock()
         self._busy = threading.local()
@@ -127,56 +130,52 @@ class Audit:
         if not self._first(effect.verb, at):
             return
         path = effects.resolved(at, effect.verb)
-        if path.startswith(self.ignore) or "/__pycache__/" in path or self._is_temporary(path):
+        if (path + os.sep).startswith(self.ignore) or "/__pycache__" in path or self._is_temporary(path):
             return
         try:
             before = os.lstat(path)
         except OSError:
             before = None
-        if before is None and effect.verb in (effects.REMOVE, effects.TOUCH):
+        if before is None and effect.verb in _NEED_IT:
             return  # it will fail
         if before is not None and stat.S_ISDIR(before.st_mode):
-            if effect.verb == effects.REMOVE:
+            if effect.verb == effects.MOVE:
                 self._folder_goes(effect, path, at)
-            return  # an existing folder can't be written, and making it again will fail
+            return  # an existing folder can't be written or made again, and one that is removed is empty
         self._tell_file(effect, path, at, before)
 
     def _tell_file(self, effect: effects.FileEffect, path: str, at: str, before: os.stat_result | None) -> None:
-        removed = effect.verb == effects.REMOVE
         name = effect.path if isinstance(effect.path, int) else os.fsdecode(effect.path)
-        old = before is not None and (before.st_ctime_ns <= self.since or path in self._touched)
         kept = None
-        if effect.verb == effects.TOUCH:
-            if old:
-                self._touched.add(path)
-        else:
-            with self._lock:
-                if old and before is not None and path not in self._known:
-                    kept = self._keep(path, before, gone=effect.verb in (effects.REMOVE, effects.MAKE))
-                self._known.add(path)
+        with self._lock:
+            existed = self._existed.setdefault(path, before is not None and before.st_ctime_ns <= self.since)
+            if effect.verb != effects.TOUCH and path not in self._settled:
+                if existed and before is not None:
+                    kept = self._keep(path, before, effect.verb)
+                self._settled.add(path)
         self._tell({
-            "kind": "remove" if removed else "touch" if effect.verb == effects.TOUCH else "write",
+            "kind": _KINDS.get(effect.verb, "write"),
             "path": path,
             "at": os.path.normpath(at),
             "relative": isinstance(name, str) and not os.path.isabs(name),
-            "existed": old,
+            "existed": existed,
             "kept": kept,
             "by": on_behalf_of(caller()),
         })  # fmt: skip
 
     def _folder_goes(self, effect: effects.FileEffect, path: str, at: str) -> None:
-        """Before a folder is renamed: keep all that is in it (a folder that is removed is empty)."""
+        """Before a folder is renamed: keep all that is in it."""
         for parent, _, files in os.walk(path):
             for file in files:
                 inside = os.path.join(parent, file)
-                if not self._first(effects.REMOVE, inside):
+                if not self._first(effects.MOVE, inside):
                     continue
                 where = os.path.join(at, os.path.relpath(inside, path))
                 self._tell_file(effect, inside, where, os.lstat(inside))
                 if self.notes >= _MOST_NOTES:
                     return
 
-    def _keep(self, path: str, before: os.stat_result, *, gone: bool) -> str | None:
+    def _keep(self, path: str, before: os.stat_result, verb: str) -> str | None:
         """Keep the content of a file as it is now; the name it has in the folder, or None."""
         if self.folder is None:
             return None
@@ -186,7 +185,7 @@ class Audit:
             os.symlink(os.readlink(path), copy)
         elif not stat.S_ISREG(before.st_mode):
             return None
-        elif not (gone and _link(path, copy)):
+        elif not (verb in _LAST_NAME and before.st_nlink == 1 and _link(path, copy)):
             if self.kept_bytes + before.st_size > self.limit:
                 return None
             self.kept_bytes += before.st_size
@@ -195,6 +194,9 @@ class Audit:
         return name
 
     def _is_temporary(self, path: str) -> bool:
+        frame = caller()
+        if frame is not None and frame.f_code.co_name == "_get_default_tempdir":
+            return True  # `tempfile` tries out where it can write
         while self._temporary and path != os.sep:
             if path in self._temporary:
                 return True

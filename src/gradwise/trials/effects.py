@@ -17,10 +17,13 @@ READ = "read"  # opens it for reading
 WRITE = "write"  # changes the content in place, or makes the file
 REPLACE = "replace"  # throws the content away while opening
 MAKE = "make"  # puts something new under the name
-REMOVE = "remove"  # takes the name away
+REMOVE = "remove"  # takes the name away, and mostly the content with it
+MOVE = "move"  # takes the name away, the content lives on under another
 TREE = "tree"  # is about to remove all that is below
 TOUCH = "touch"  # changes mode, times, owner or attributes
 ENTER = "enter"  # makes it the working directory
+
+ON_NAME = frozenset({MAKE, REMOVE, MOVE})  # these don't follow a symbolic link at the end of the path
 
 
 class FileEffect(NamedTuple):
@@ -60,7 +63,7 @@ _FILES: dict[str, Callable[..., tuple[FileEffect, ...]]] = {
     "open": _open,
     "os.remove": lambda path, fd=-1: (FileEffect(REMOVE, path, fd),),
     "os.rmdir": lambda path, fd=-1: (FileEffect(REMOVE, path, fd),),
-    "os.rename": lambda a, b, a_fd=-1, b_fd=-1: (FileEffect(REMOVE, a, a_fd), FileEffect(MAKE, b, b_fd)),
+    "os.rename": lambda a, b, a_fd=-1, b_fd=-1: (FileEffect(MOVE, a, a_fd), FileEffect(MAKE, b, b_fd)),
     "os.mkdir": lambda path, mode=0, fd=-1: (FileEffect(MAKE, path, fd),),
     "os.symlink": lambda a, b, fd=-1: (FileEffect(MAKE, b, fd),),
     # A hard link shares its content with the original: who writes to the one writes to the other.
@@ -98,7 +101,7 @@ def file_effects(event: str, args: tuple[Any, ...]) -> tuple[FileEffect, ...]:
     """What a file event (one of `FILES`) is about to do.
 
     >>> file_effects("os.rename", ("a", "b", -1, -1))[0]
-    FileEffect(verb='remove', path='a', dir_fd=-1)
+    FileEffect(verb='move', path='a', dir_fd=-1)
     """
     return _FILES[event](*args)
 
@@ -120,8 +123,8 @@ def absolute(path: Any, dir_fd: int | None = None) -> str:
 
 
 def resolved(path: str, verb: str) -> str:
-    """The real path that an effect with this verb changes: `MAKE` and `REMOVE` don't follow a link at its end."""
-    if verb in (MAKE, REMOVE):
+    """The real path that an effect with this verb changes."""
+    if verb in ON_NAME:
         head, tail = os.path.split(path.rstrip(os.sep) or os.sep)
         if tail not in (os.curdir, os.pardir, ""):
             return os.path.join(os.path.realpath(head), tail)

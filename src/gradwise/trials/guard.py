@@ -21,6 +21,9 @@ from gradwise.trials.view import OutsideError, View
 
 Report = Callable[[str, dict[str, Any]], None]
 
+_NEEDS_IT = frozenset({effects.REMOVE, effects.MOVE, effects.TREE, effects.TOUCH})
+_DOING = {effects.REMOVE: "removes", effects.TREE: "removes", effects.MOVE: "moves", effects.TOUCH: "changes"}
+
 
 class ViolationError(Exception):
     """What a trial was about to do and may not, in words that complete "the script …"."""
@@ -150,14 +153,15 @@ class Guard:
         real = effects.resolved(at, verb)
         if real in self.view:
             self._claim(real, verb)
-        elif not real.startswith(self._allowed):
+        elif not (real + os.sep).startswith(self._allowed):
             exists = os.path.lexists(real)
-            if exists if event == "os.mkdir" else not exists and verb in (effects.REMOVE, effects.TREE, effects.TOUCH):
+            if exists if event == "os.mkdir" else not exists and verb in _NEEDS_IT:
                 return  # it will fail by itself
             if exists and verb in (effects.WRITE, effects.REPLACE) and os.path.isdir(real):
                 return  # `tempfile` tries whether a folder takes nameless files; any other open of a folder fails
-            doing = {effects.REMOVE: "removes", effects.TREE: "removes", effects.TOUCH: "changes"}.get(verb, "writes")
-            raise ViolationError(f"{doing} {real} by its full path, outside the copy of its folder")
+            raise ViolationError(
+                f"{_DOING.get(verb, 'writes')} {real} by its full path, outside the copy of its folder"
+            )
 
 
 def quiet_matplotlib(matplotlib: Any) -> None:

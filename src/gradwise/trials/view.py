@@ -65,7 +65,7 @@ class View:
     def claim(self, path: str, verb: str = effects.WRITE, *, sparse: bool = False) -> str:
         """Make it safe to do `verb` to a path in the view; the path with its links resolved.
 
-        `MAKE` and `REMOVE` are about the name, so what it points to may stay a stand-in; `REPLACE` needs no content.
+        Verbs in `ON_NAME` are about the name, so what it points to may stay a stand-in; `REPLACE` needs no content.
         With `sparse`, a folder on the way that holds too much to be listed shows only the entry that is needed.
 
         Raises:
@@ -87,7 +87,7 @@ class View:
                 target = os.readlink(here)
             except OSError:  # real already, or not there
                 continue
-            if not todo and verb in (effects.MAKE, effects.REMOVE):
+            if not todo and verb in effects.ON_NAME:
                 return here
             if target == self.outside(here):
                 only = todo[-1] if sparse and todo else None
