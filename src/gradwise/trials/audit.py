@@ -99,8 +99,9 @@ class Audit:
 
     def _note(self, event: str, args: tuple[Any, ...]) -> None:
         if event in effects.FILES:
-            for effect in effects.file_effects(event, args):
-                self._file(effect)
+            with self._lock:  # whoever opens it next waits until its content is kept
+                for effect in effects.file_effects(event, args):
+                    self._file(effect)
         elif event in effects.TEMPORARY:
             self._temporary.add(effects.resolved(effects.absolute(args[0]), effects.MAKE))
         elif event in effects.CONNECTIONS:
@@ -116,8 +117,9 @@ class Audit:
         from gradwise.trials.programs import program_effects
 
         files = program_effects(command)
-        for effect in files or ():
-            self._file(effect)
+        with self._lock:
+            for effect in files or ():
+                self._file(effect)
         if files != [] and self._first("program", *command):
             self._tell({
                 "kind": "program", "command": command[:50], "known": files is not None, "by": on_behalf_of(caller())
@@ -147,12 +149,11 @@ class Audit:
     def _tell_file(self, effect: effects.FileEffect, path: str, at: str, before: os.stat_result | None) -> None:
         name = effect.path if isinstance(effect.path, int) else os.fsdecode(effect.path)
         kept = None
-        with self._lock:
-            existed = self._existed.setdefault(path, before is not None and before.st_ctime_ns <= self.since)
-            if effect.verb != effects.TOUCH and path not in self._settled:
-                if existed and before is not None:
-                    kept = self._keep(path, before, effect.verb)
-                self._settled.add(path)
+        existed = self._existed.setdefault(path, before is not None and before.st_ctime_ns <= self.since)
+        if effect.verb != effects.TOUCH and path not in self._settled:
+            if existed and before is not None:
+                kept = self._keep(path, before, effect.verb)
+            self._settled.add(path)
         self._tell({
             "kind": _KINDS.get(effect.verb, "write"),
             "path": path,
