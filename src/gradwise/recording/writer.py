@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from gradwise.recording import tables
 from gradwise.recording.codec import decode, encode
@@ -96,8 +96,7 @@ class RunWriter:
                 self._keep(connection, frame)
             else:
                 about_run.append(frame)
-        for column, parts in points.values():
-            self._write(connection, column, parts)
+        _write(connection, points.values())
         return about_run
 
     def _resume(self, connection: Connection, series: int, signal: str, labels: tuple[str, ...]) -> _Column:
@@ -148,22 +147,30 @@ class RunWriter:
         data = as_json(message.data)
         connection.execute(insert(t).values(run=self.run, kind=message.kind, about=about, data=data))
 
-    def _write(self, connection: Connection, column: _Column, parts: Sequence[Points]) -> None:
+
+def _write(connection: Connection, points: Iterable[tuple[_Column, Sequence[Points]]]) -> None:
+    """New points of several series, in two statements however many they are."""
+    t = tables.blocks
+    replaced, new = [], []
+    for column, parts in points:
         steps = np.concatenate([p.steps for p in parts])
         if not len(steps):
-            return
-        written = column.extend(steps, np.concatenate([p.values for p in parts]))
-        t = tables.blocks
-        connection.execute(delete(t).where(t.c.series == column.id, t.c.first >= written[0].first))
-        connection.execute(
-            insert(t),
-            [
-                {
-                    "series": column.id,
-                    "first": block.first,
-                    "count": len(block),
-                    "data": encode(block.steps, block.values, times=column.signal == TIME.name),
-                }
-                for block in written
-            ],
-        )
+            continue
+        before = column.count
+        blocks = column.extend(steps, np.concatenate([p.values for p in parts]))
+        if blocks[0].first < before:
+            replaced.append({"its_series": column.id, "its_first": blocks[0].first})
+        new += [
+            {
+                "series": column.id,
+                "first": block.first,
+                "count": len(block),
+                "data": encode(block.steps, block.values, times=column.signal == TIME.name),
+            }
+            for block in blocks
+        ]
+    if replaced:
+        theirs = (t.c.series == bindparam("its_series")) & (t.c.first >= bindparam("its_first"))
+        connection.execute(delete(t).where(theirs), replaced)
+    if new:
+        connection.execute(insert(t), new)
