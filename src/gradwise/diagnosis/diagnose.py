@@ -1,12 +1,199 @@
-"""The diagnosis of a recording."""
+"""The diagnosis of a recording: hypotheses weighed against each other, root cause first, symptoms folded into it."""
 
 from __future__ import annotations
 
-from gradwise.diagnosis.findings import Diagnosis
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gradwise.diagnosis.advice import advise
+from gradwise.diagnosis.checklist import checklist
+from gradwise.diagnosis.evidence import Evidence, evidence_of
+from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Verdict, Where
+from gradwise.diagnosis.hypotheses import REPORT, SUSPECT, Hypothesis
+from gradwise.diagnosis.nonfinite import not_finite, ran_off_at_once
+from gradwise.diagnosis.rates import SURE, came_apart, never_lowered, too_high, too_low
+from gradwise.recording import signals
 from gradwise.recording.recording import Recording
+
+# What a cause explains by itself, so that it isn't listed beside it.
+EXPLAINS: dict[str, tuple[str, ...]] = {
+    "lr-too-high": ("non-finite-loss", "late-divergence", "late-lr-too-high"),
+    "late-divergence": ("non-finite-loss", "late-lr-too-high"),
+    "non-finite-loss": ("late-divergence", "late-lr-too-high"),
+    "late-lr-too-high": (),
+    "lr-too-low": (),
+}
+_LEAST_STEPS = 20
 
 
 def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
-    """Say what is wrong with a training run, from its recording alone."""
+    """Say what is wrong with a training run, from its recording alone.
+
+    Args:
+        recording: the run.
+        target: a loss to be reached (C1), where the user names one.
+
+    Returns:
+        Findings with candidate remedies (status "suggested"), most probable root cause first; `suspicions` are
+        causes that only a trial could make findings of.
+    """
     run = recording.run
-    return Diagnosis(run=run.id, script=run.script, argv=run.argv, verdict="inconclusive")
+    sources = recording.sources(signals.LOSS) or recording.sources(signals.TIME)
+    evidence = [evidence_of(recording, s) for s in sources]
+    rivals = _rivals(recording, sources)
+    weighed = [(e, h) for e in evidence for h in _weigh(recording, e, rivals)]
+    weighed = _once(sorted(weighed, key=lambda pair: -pair[1].confidence))
+    findings = tuple(_finding(e, h) for e, h in weighed if h.confidence >= REPORT)
+    suspicions = tuple(_finding(e, h) for e, h in weighed if SUSPECT <= h.confidence < REPORT)
+    verdict, summary = _verdict(recording, evidence, findings, rivals)
+    main = max(evidence, key=lambda e: e.steps, default=None)
+    steps = max((e.steps for e in evidence), default=0)
+    return Diagnosis(
+        run=run.id,
+        script=run.script,
+        argv=run.argv,
+        verdict=verdict,
+        findings=findings,
+        suspicions=suspicions if verdict != "sick" or not findings else (),
+        summary=summary + _reached(main, target),
+        checklist=checklist(recording, main, findings) if main is not None and verdict != "healthy" else (),
+        notes=_notes(recording, suspicions if not findings else ()),
+        steps=steps,
+        overhead_fraction=run.facts.get("overhead_fraction"),
+        startup_seconds=run.facts.get("startup_seconds"),
+    )
+
+
+def _weigh(recording: Recording, e: Evidence, rivals: bool) -> list[Hypothesis]:
+    """All hypotheses on one optimizer, without those that a stronger one explains."""
+    found = [not_finite(recording, e), ran_off_at_once(recording, e)]
+    if not rivals:
+        # Adversaries' losses rise when the other learns: only what cannot be read off a curve is checked for them.
+        found += [too_high(e), too_low(e), never_lowered(e), came_apart(e)]
+    hypotheses = sorted((h for h in found if h is not None), key=lambda h: -_rank(h))
+    kept: list[Hypothesis] = []
+    for h in hypotheses:
+        root = next((k for k in kept if h.id in EXPLAINS.get(k.id, ())), None)
+        if root is None:
+            kept.append(h)
+            continue
+        symptoms = [*root.evidence.get("explains", []), h.id]
+        kept[kept.index(root)] = replace(root, evidence={**root.evidence, "explains": symptoms})
+    return kept
+
+
+def _rank(h: Hypothesis) -> float:
+    # A loss that is not finite is as sure as can be, but a run-away that leads there comes first.
+    return h.confidence - (0.4 if h.id == "non-finite-loss" else 0.0)
+
+
+def _once(weighed: Sequence[tuple[Evidence, Hypothesis]]) -> list[tuple[Evidence, Hypothesis]]:
+    """One finding per cause and place where several optimizers show it (cross-validation), the surest one."""
+    seen: set[tuple[str, str]] = set()
+    once = []
+    for e, h in weighed:
+        key = (h.id, str(e.optimizer.made))
+        if key not in seen:
+            seen.add(key)
+            once.append((e, h))
+    return once
+
+
+def _rivals(recording: Recording, sources: Sequence[int]) -> bool:
+    """Whether several optimizers train at the same time on losses of their own."""
+    spans = []
+    for s in sources:
+        loss, time = recording.get(signals.LOSS, s), recording.get(signals.TIME, s)
+        if len(loss) and len(time):
+            spans.append((float(time.values[0]), float(time.values[-1]), loss.values))
+    for i, (begin, end, losses) in enumerate(spans):
+        for other_begin, other_end, others in spans[:i]:
+            together = min(end, other_end) - max(begin, other_begin) > 0.5 * min(end - begin, other_end - other_begin)
+            n = min(len(losses), len(others))
+            if together and not np.allclose(losses[:n], others[:n], rtol=1e-6, atol=0, equal_nan=True):
+                return True
+    return False
+
+
+def _finding(e: Evidence, h: Hypothesis) -> Finding:
+    place = e.optimizer.made or e.optimizer.stepped
+    several = e.optimizer.index if e.source else None
+    candidates = [c if several is None else replace(c, optimizer=several) for c in h.candidates]
+    return Finding(
+        id=h.id,
+        severity=h.severity,
+        confidence=h.confidence,
+        where=Where(place.file if place else None, place.line if place else None, h.parameter, None, h.step),
+        explanation=h.says,
+        evidence=h.evidence,
+        remedies=tuple(Remedy(c, advise(c, e), reason="not tried") for c in candidates),
+        source=e.source,
+    )
+
+
+def _verdict(
+    recording: Recording, evidence: Sequence[Evidence], findings: tuple[Finding, ...], rivals: bool
+) -> tuple[Verdict, str]:
+    if any(f.severity != "info" for f in findings):
+        return "sick", findings[0].explanation
+    if not evidence or not any(e.steps for e in evidence):
+        return "inconclusive", _nothing_seen(recording)
+    steps = max(e.steps for e in evidence)
+    if rivals:
+        if steps < 50:
+            return "inconclusive", f"Only {steps} steps of several optimizers with losses of their own were seen."
+        return "healthy", (
+            "Several optimizers train against or beside each other; their losses need not fall. All stayed finite, "
+            "and nothing points to a fault."
+        )
+    curves = [(e, e.curve) for e in evidence if e.curve is not None]
+    if not curves or steps < _LEAST_STEPS:
+        return "inconclusive", f"Only {steps} steps were seen, too few to tell."
+    if all(c.learned >= SURE and c.net > 0 for _, c in curves):
+        e, c = max(curves, key=lambda pair: pair[0].steps)
+        slope, error = c.late_slope(0.3)
+        falling = slope < -3 * error and -slope > 0.05 * c.net
+        how = "is still falling" if falling else "has settled"
+        return "healthy", f"The loss came down from {c.start:.4g} to {c.end:.4g} over {e.steps} steps and {how}."
+    return "inconclusive", (
+        f"Over {steps} steps the loss did not come down by more than its own noise, and nothing recorded says why."
+    )
+
+
+def _nothing_seen(recording: Recording) -> str:
+    facts = recording.run.facts
+    if "torch" not in facts:
+        return "The script never imported torch, so there was no training to see."
+    backwards, made = int(facts.get("backwards", 0)), int(facts.get("optimizers_made", 0))
+    if backwards and made:
+        return f"There were {backwards} backward passes and {made} optimizer(s), but no optimizer ever made a step."
+    if backwards:
+        return f"There were {backwards} backward passes, but nothing changed the parameters in between."
+    return "The script imported torch but trained nothing: no backward pass was seen."
+
+
+def _reached(e: Evidence | None, target: float | None) -> str:
+    if e is None or e.curve is None or target is None:
+        return ""
+    below = np.flatnonzero(e.curve.level <= target)
+    if not len(below):
+        return f" The target of {target:g} was not reached (best: {e.curve.best:.4g})."
+    return f" The target of {target:g} was reached at about step {e.curve.centre[below[0]]:.0f}."
+
+
+def _notes(recording: Recording, suspicions: Sequence[Finding]) -> tuple[str, ...]:
+    notes = [
+        f"Suspected, not shown: {f.id} (confidence {f.confidence:.2f}). Trying its cure would decide."
+        for f in suspicions
+    ]
+    failed = recording.happened("probe-failed")
+    if failed:
+        data = failed[0].data
+        notes.append(f"A probe failed ({data.get('probe')}: {data.get('error')}); what it measures is missing.")
+    overhead = recording.run.facts.get("overhead_fraction")
+    if overhead is not None and math.isfinite(overhead) and recording.run.facts.get("thinning", 0) > 3:
+        notes.append("The steps are so short that the costly probes ran rarely.")
+    return tuple(notes)

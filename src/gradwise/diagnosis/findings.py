@@ -73,7 +73,10 @@ class CheckItem:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A verdict with its findings, most probable root cause first."""
+    """A verdict with its findings, most probable root cause first.
+
+    `suspicions` are causes too uncertain to be findings unless a trial confirms them; they are not reported.
+    """
 
     run: str
     script: str
@@ -86,6 +89,7 @@ class Diagnosis:
     steps: int = 0
     overhead_fraction: float | None = None
     startup_seconds: float | None = None
+    suspicions: tuple[Finding, ...] = ()
 
     def with_findings(self, findings: tuple[Finding, ...]) -> Diagnosis:
         """The same diagnosis with other findings."""

@@ -1,0 +1,41 @@
+"""A suspicion about a run: a cause with how much speaks for it, before any trial has decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradwise.diagnosis.findings import Severity
+from gradwise.interventions import Intervention
+
+REPORT = 0.6
+"""From this confidence on a cause is a finding by itself; below it only a verified cure makes it one."""
+SUSPECT = 0.3
+"""Below this confidence a cause isn't worth a trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A cause that would explain what is seen.
+
+    Attributes:
+        id: catalogue id.
+        confidence: 0 to 1, from the recording alone.
+        step: where it shows first.
+        says: the explanation, in plain words.
+        evidence: the numbers it rests on.
+        candidates: interventions that would cure it, best guess first.
+        late: whether it shows only late, so that its cure must be tried over the full length.
+        parameter: the tensor it is about, if one.
+    """
+
+    id: str
+    confidence: float
+    severity: Severity
+    says: str
+    step: int = 0
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    candidates: tuple[Intervention, ...] = ()
+    late: bool = False
+    parameter: str | None = None

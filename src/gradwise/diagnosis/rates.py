@@ -1,0 +1,252 @@
+"""Checks on the learning rate: too high, too low, never lowered, and a run that came apart (C2 to C6, C8).
+
+Each threshold is a statement about how descent works, not about a data set; `gradwise.diagnosis.evidence` explains
+the quantities. A check returns a hypothesis or nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gradwise.diagnosis.curve import Curve
+from gradwise.diagnosis.evidence import Evidence
+from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.interventions import Intervention
+from gradwise.schedules import constant, cosine, inverse_time, step, warmup
+
+# A difference of levels this many standard errors wide is no accident (several dozen windows are looked at).
+SURE = 5.0
+# Runs below this many steps that still fall in a line are short rather than slow, unless they hardly moved.
+SHORT = 200
+LOWER = tuple(Intervention(lr_scale=f) for f in (0.1, 0.3, 0.03, 0.01, 0.001))
+HIGHER = tuple(Intervention(lr_scale=f) for f in (10.0, 3.0, 30.0, 100.0, 1000.0))
+
+
+def overshoots(e: Evidence, c: Curve) -> float:
+    """How surely the steps jump across the valley instead of into it, from 0 to 1.
+
+    A lone step whose promise exceeds all that the whole run ever gained cannot be true to its slope; and a descent
+    that pays less than a few hundredths of what its steps promise is not following the slope at all. Batch noise alone
+    lowers the efficiency too, but then the next batch does not contradict the step so flatly.
+    """
+    votes = [
+        e.descent_efficiency < 0.03,
+        e.first_promise > 3.0,
+        e.kept_early < 0.1,
+        e.update[0] > 0.05 and e.travel > 5.0,
+        c.spike > 2.0 * c.fall and c.spike > 10 * float(c.noise[-1]),
+    ]
+    known = [not math.isnan(v) for v in (e.descent_efficiency, e.first_promise, e.kept_early, e.travel)]
+    return sum(map(bool, votes)) / (1 + max(sum(known), 1))
+
+
+def too_high(e: Evidence) -> Hypothesis | None:
+    """`lr-too-high` (C2, red): the loss rises at first, runs off, or jumps about without getting down."""
+    c = e.curve
+    if c is None:
+        return None
+    votes = overshoots(e, c)
+    early_end = c.bad_at_end and c.fall < 0.5 * c.spike
+    ended_high = c.learned < SURE or c.end > c.start
+    rose = c.spike > max(c.fall, 6 * float(np.median(c.noise)), 6 * c.start_error)
+    if early_end or (ended_high and rose and (votes >= 0.3 or c.spike > 10 * c.fall)):
+        confidence = min(0.75 + 0.25 * votes + (0.1 if c.spike > 10 * c.fall else 0.0), 0.98)
+        how = "ran off until it was no longer finite" if c.bad_at_end else "ended no lower than it began"
+        says = (
+            f"The loss rose at first and {how}: the steps are too long for this surface and jump across the valley. "
+            "Lower the learning rate and start again (warm-up or clipping can help to survive the first steps)."
+        )
+    elif votes >= 0.4 and e.descent_efficiency < 0.05 and not _settled(c):
+        confidence = 0.35 + 0.4 * votes
+        says = (
+            f"Of the decrease that the steps promised, the loss paid {_percent(e.descent_efficiency)}: most steps "
+            "overshoot. It learns, but slowly and by luck. Lower the learning rate."
+        )
+    else:
+        return None
+    lower = (*LOWER, Intervention(schedule=warmup(max(e.steps // 10, 1))), _clip(e))
+    return Hypothesis(
+        "lr-too-high", confidence, "error", says, _first_rise(c), _facts(e, c), tuple(filter(None, lower))
+    )
+
+
+def too_low(e: Evidence) -> Hypothesis | None:
+    """`lr-too-low` (C4, yellow): slow all along; C8's case of a gradient followed in steps too small to arrive."""
+    c = e.curve
+    if c is None or c.bad_at_end or e.kept_late is None:
+        return None
+    sloped = e.kept_late > 0.5 * e.kept_early and e.kept_late > 0 and e.cosine_early.above(0.0)
+    if math.isnan(e.kept_late):  # no looks: the curve alone would have to tell a slow run from a hard task
+        return None
+    hardly_moved = e.travel < 0.02
+    if c.learned < SURE:
+        if not (hardly_moved and sloped and c.spike <= max(c.fall, 8 * float(np.median(c.noise)))):
+            return None
+        confidence = 0.9 if e.travel < 0.005 else 0.7
+        says = (
+            f"The loss does not move because the weights do not: after {e.steps} steps they lie {_percent(e.travel)} "
+            "of their length from where they began, while the gradient points the same way from step to step."
+        )
+    else:
+        line = c.share_after(0.5) / max(_rate_share(e, 0.5), 0.05)
+        if not (sloped and e.efficiency > 0.45 and line > 0.5):
+            return None
+        if e.steps < SHORT and e.travel > 0.1:
+            return None
+        confidence = 0.65 + (0.25 if e.travel < 0.1 else 0.1 if e.travel < 0.3 else 0.0)
+        says = (
+            f"The loss falls almost in a line and pays {_percent(min(e.efficiency, 1.0))} of what its steps promise: "
+            "they are so short that the surface looks flat to them. Raise the learning rate and start again."
+        )
+    return Hypothesis("lr-too-low", confidence, "warning", says, 0, _facts(e, c), HIGHER)
+
+
+def never_lowered(e: Evidence) -> Hypothesis | None:
+    """`late-lr-too-high` (C3, purple; C8): fell hard, then bounces on a floor that the rate itself holds up."""
+    c = e.curve
+    if c is None or c.bad_at_end or c.learned < SURE or not len(e.rates):
+        return None
+    rates = e.rates
+    lowered = float(rates[-max(1, len(rates) // 10) :].mean()) < 0.3 * float(rates.max())
+    flat = c.share_after(0.5) < 0.12
+    bounces = e.kept_late < 0.15 and not math.isnan(e.floor)
+    if lowered or not flat or not bounces or e.floor < 0.06:
+        return None
+    confidence = 0.35 + min(e.floor - 0.06, 0.3) + (0.15 if e.kept_late < -0.1 else 0.0)
+    plateau = _plateau(c)
+    rest = max(e.steps - plateau, 2)
+    candidates = (
+        Intervention(schedule=constant(1.0, steps=plateau) >> cosine(rest, end=0.01)),
+        Intervention(schedule=constant(1.0, steps=plateau) >> step(max(rest // 3, 1), 0.1)),
+        Intervention(schedule=constant(1.0, steps=plateau) >> inverse_time(20.0, rest)),
+    )
+    says = (
+        f"The loss fell until about step {plateau} and then stayed on a noisy floor, though the gradient is not small: "
+        "successive steps only undo each other. The rate was right to begin with and is too high now; let it decay "
+        "from there on."
+    )
+    return Hypothesis("late-lr-too-high", confidence, "warning", says, plateau, _facts(e, c), candidates, late=True)
+
+
+def came_apart(e: Evidence) -> Hypothesis | None:
+    """`late-divergence` (C6): fell, then climbs or spikes, and stays up."""
+    c = e.curve
+    if c is None or c.fall <= 0 or c.sigmas(c.fall) < SURE:
+        return None
+    turn = c.best_window
+    after = c.level[turn + 1 :]
+    if c.bad_at_end:
+        climbed = c.spike > 0.5 * c.fall or float(c.level[-1]) > c.best + 0.3 * c.fall
+        if not climbed:
+            return None
+    else:
+        if len(after) < max(2, len(c.level) // 8):
+            return None
+        error = float(np.hypot(c.error[turn], np.median(c.error[turn + 1 :])))
+        slope, slope_error = c.late_slope(0.25)
+        if c.lost < 0.3 * c.fall or c.lost < SURE * error or slope < -2 * slope_error - 0.05 * c.lost:
+            return None
+        if float(np.median(after[len(after) // 2 :])) < c.best + 0.3 * c.fall:
+            return None
+    votes = overshoots(e, c)
+    where = int(c.centre[turn])
+    raised = _rate_change(e, where)
+    confidence = 0.9 - 0.6 * votes if raised <= 1.05 else 0.95
+    says = f"The loss came down until about step {where} and then climbed again and stayed up."
+    if raised > 1.05:
+        says += f" The learning rate was raised {raised:.3g}-fold after that step: the schedule runs the wrong way."
+    elif e.gradient[1] > 3 * e.gradient[0]:
+        says += f" The gradient's norm grew {e.gradient[1] / e.gradient[0]:.3g}-fold meanwhile."
+    rest = max(e.steps - where, 2)
+    hold = max(where // 2, 1)
+    candidates = [
+        Intervention(schedule=constant(1.0, steps=hold) >> cosine(rest, end=0.01)),
+        Intervention(lr_scale=0.3),
+        Intervention(lr_scale=0.1),
+        _clip(e),
+    ]
+    if raised > 1.05:
+        undo = _undone(e, where)
+        candidates = [undo, *candidates]
+    return Hypothesis(
+        "late-divergence", confidence, "error", says, where, _facts(e, c), tuple(filter(None, candidates)), late=True
+    )
+
+
+def _undone(e: Evidence, turn: int) -> Intervention | None:
+    """A factor that takes back what the script's schedule adds after `turn`, near enough: exponential."""
+    last = max(e.steps - 1, turn + 1)
+    grown = e.rate(last) / e.rate(turn)
+    if not grown > 1:
+        return None
+    from gradwise.schedules import exponential
+
+    return Intervention(schedule=constant(1.0, steps=max(turn, 1)) >> exponential(0.01 / grown, last - turn))
+
+
+def _rate_change(e: Evidence, turn: int) -> float:
+    """The highest rate after `turn` over the rate at it."""
+    c = e.curve
+    if c is None or not len(e.rates):
+        return 1.0
+    after = e.rates[c.steps >= turn]
+    now = e.rate(turn)
+    return float(after.max()) / now if len(after) and now > 0 else 1.0
+
+
+def _rate_share(e: Evidence, fraction: float) -> float:
+    """The part of the run's total rate that was spent after `fraction` of it (a decayed rate pays less later)."""
+    rates = e.rates
+    if not len(rates) or not rates.sum() > 0:
+        return 1 - fraction
+    return float(rates[int(len(rates) * fraction) :].sum() / rates.sum())
+
+
+def _settled(c: Curve) -> bool:
+    """Whether the run ended calmly: its noise is small beside what it learned, and it kept what it had."""
+    return float(np.median(c.noise[-3:])) < 0.06 * c.fall and c.lost < 0.1 * c.fall
+
+
+def _plateau(c: Curve) -> int:
+    """The step from which on the level stayed within a tenth of the fall above its end."""
+    above = np.flatnonzero(c.level > c.end + 0.1 * c.net)
+    window = min(int(above[-1]) + 1 if len(above) else 0, len(c.level) - 1)
+    return int(c.centre[window])
+
+
+def _first_rise(c: Curve) -> int:
+    """The first step whose loss is clearly above the start."""
+    high = np.flatnonzero(c.losses > c.start + 0.1 * c.spike)
+    return int(c.steps[high[0]]) if len(high) else 0
+
+
+def _clip(e: Evidence) -> Intervention | None:
+    norm = e.gradient[0]
+    return Intervention(clip_norm=float(f"{norm:.2g}")) if norm > 0 and math.isfinite(norm) else None
+
+
+def _facts(e: Evidence, c: Curve) -> dict[str, float | int | None]:
+    return {
+        "loss_start": c.start,
+        "loss_best": c.best,
+        "loss_end": c.end,
+        "loss_highest": c.start + c.spike,
+        "lr_start": e.rate(0),
+        "lr_end": e.rate(max(e.steps - 1, 0)),
+        "efficiency": e.descent_efficiency,
+        "next_batch_confirms_early": e.kept_early,
+        "next_batch_confirms_late": e.kept_late,
+        "gradient_cosine_late": e.cosine_late.value,
+        "noise_floor_share": e.floor,
+        "update_to_weight": e.update[0],
+        "travel": e.travel,
+        "gradient_norm_start": e.gradient[0],
+        "gradient_norm_end": e.gradient[1],
+        "noise_share_late": float(np.median(c.noise[-3:])) / c.fall if c.fall > 0 else None,
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
