@@ -59,7 +59,8 @@ def too_high(e: Evidence) -> Hypothesis | None:
             "Lower the learning rate and start again (warm-up or clipping can help to survive the first steps)."
         )
     elif votes >= 0.4 and e.descent_efficiency < 0.05 and not _settled(c):
-        confidence = 0.35 + 0.4 * votes
+        # It learned something all the same, so only a trial can show that this is a fault.
+        confidence = min(0.35 + 0.4 * votes, 0.59)
         says = (
             f"Of the decrease that the steps promised, the loss paid {_percent(e.descent_efficiency)}: most steps "
             "overshoot. It learns, but slowly and by luck. Lower the learning rate."

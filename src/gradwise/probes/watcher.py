@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradwise.probes import places
+from gradwise.probes.inputs import FirstInput
 from gradwise.probes.losses import LossCalls, Unscaler, Validation
 from gradwise.probes.manual import Manual, leaves_of
 from gradwise.probes.names import Names
@@ -57,6 +58,7 @@ class Watcher:
         self.validation = Validation(recorder)
         self.losses = LossCalls(torch, self.validation, self.meter)
         self.unscaler = Unscaler()
+        self.inputs = FirstInput(torch, recorder)
         self.startup = 0.0
         self.backwards = 0
         self.created = 0
@@ -92,6 +94,7 @@ class Watcher:
         self.names.install(self.torch, self._patches)
         self.unscaler.install(self.torch, self._patches)
         self.losses.install(self._patches)
+        self.inputs.install(self._patches)
 
     def remove(self) -> None:
         """Stop watching: put torch back as it was and hand on what is left."""
