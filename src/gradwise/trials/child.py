@@ -61,34 +61,58 @@ def start(path: str) -> None:
 
 class _Child:
     def __init__(self, orders: Orders) -> None:
-        from gradwise.probes.recorder import Recorder
         from gradwise.recording.wire import SpoolSink
 
         self.orders = orders
         self.began = time.monotonic()
+        self.epoch = time.perf_counter()
         self.pid = os.getpid()
         self.sink = SpoolSink(orders.spool)
-        self.recorder = Recorder(self.sink)
+        self.recorder: Any = None
         self.watcher: Any = None
 
     def begin(self) -> None:
         # Registered first, so run last: what the script does at its end is still recorded.
         atexit.register(self.end)
-        self.recorder.facts(pid=self.pid)
+        self.sink.message("facts", {"pid": self.pid})
         self.sink.flush()
         self.isolate()
         after_import("torch", self.on_torch)
 
     def isolate(self) -> None:
-        """Seeds, audit and guard."""
+        """Seeds, audit and guard; each before the watcher, so that what they do is not taken for the script's."""
+        from gradwise.trials.seeds import Seeds
+
+        orders, report = self.orders, self.sink.message
+        seeds = Seeds(report, orders.seed)
+        seeds.install_random()
+        after_import("numpy.random", seeds.install_numpy)
+        after_import("torch", seeds.install_torch)
+        if orders.audit is None and orders.guard is None:
+            return
+        from gradwise.trials.audit import install_audit, watch_safetensors, watch_torch_save
+
+        if orders.audit is not None:
+            install_audit(report, **orders.audit)
+        if orders.guard is not None:
+            from gradwise.trials.guard import install_guard, quiet_matplotlib
+
+            install_guard(orders.guard, report)
+            after_import("matplotlib", quiet_matplotlib)
+        after_import("torch", watch_torch_save)
+        after_import("safetensors", watch_safetensors)
 
     def on_torch(self, torch: ModuleType) -> None:
         began = time.perf_counter()
         if getattr(sys.modules.get("sitecustomize"), "__file__", "") == INJECTED:
             del sys.modules["sitecustomize"]
         try:
+            # Not before: it imports numpy, whose threads are settled then, and the script may still have its say.
+            from gradwise.probes.recorder import Recorder
             from gradwise.probes.watcher import Watcher
 
+            self.recorder = Recorder(self.sink)
+            self.recorder.epoch = self.epoch
             self.watcher = Watcher(torch, self.recorder)
             self.watcher.meter.free = self.orders.dense
             self.watcher.install()
@@ -102,7 +126,8 @@ class _Child:
             self.recorder.facts(torch=torch.__version__, threads=torch.get_num_threads())
             self.watcher.startup = time.perf_counter() - began
         except Exception as error:
-            self.recorder.event("probe-failed", data={"probe": "install", "error": repr(error)})
+            data = {"probe": "install", "error": repr(error)}
+            self.sink.message("event", {"kind": "probe-failed", "step": 0, "source": 0, "data": data})
         self.sink.flush()
 
     def limit(self, _optimizer: int, steps: int) -> None:
@@ -120,5 +145,5 @@ class _Child:
             return
         if self.watcher is not None:
             self.watcher.finish()
-        self.recorder.facts(reached_end=True)
-        self.recorder.flush()
+        self.sink.message("facts", {"reached_end": True})
+        self.sink.flush()

@@ -26,6 +26,7 @@ from gradwise.trials.child import INJECT, Orders
 
 POLL = 0.2
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _KERNEL = 0x80  # si_code of a signal from the terminal: the child, in the same process group, has had it too
 _PATIENCE = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -58,11 +59,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a child ended: `exit` as `subprocess` has it (negative for a signal), what it printed where captured."""
+    """How a child ended: `exit` as `subprocess` has it (negative for a signal), what it printed where captured.
+
+    `told` is the signal by which the user, or whoever runs this, told it to end (Ctrl-C is SIGINT); 0 if none did.
+    """
 
     exit: int
     seconds: float
     timed_out: bool = False
+    told: int = 0
     stdout: str = ""
     stderr: str = ""
     problem: str = ""
@@ -70,6 +75,10 @@ class Ended:
 
 class Interrupted(Exception):
     """The user pressed Ctrl-C, or the supervisor was told to stop, while a trial ran."""
+
+
+class NotStarted(Exception):
+    """The script could not be started under watch, for a reason that isn't the script's."""
 
 
 def watch(
@@ -87,6 +96,9 @@ def watch(
         on_frames: takes the recording, piece by piece.
         on_tick: called every `POLL` seconds.
         max_time: seconds after which a script that does not come to a step is interrupted (as by Ctrl-C).
+
+    Raises:
+        NotStarted: where the script has not been started (no room for temporary files, say).
     """
     return _Run(target, orders, on_frames, on_tick, None, max_time).run()
 
@@ -103,6 +115,7 @@ def trial(
 
     Raises:
         Interrupted: on Ctrl-C or a request to terminate; the trial has been killed then.
+        NotStarted: as in `watch`.
     """
     return _Run(target, orders, on_frames, on_tick, environment, timeout).run()
 
@@ -120,22 +133,29 @@ class _Run:
         self.target, self.on_frames, self.on_tick, self.limit = target, on_frames, on_tick, limit
         self.own = environment is not None
         self.environment = dict(os.environ if environment is None else environment)
-        self.folder = Path(tempfile.mkdtemp(prefix="gradwise-"))
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="gradwise-"))
+        except OSError as error:
+            raise NotStarted(f"no folder for temporary files can be made ({error.strerror})") from error
         self.orders = Orders(**{**orders, "spool": str(self.folder / "spool")})
         self.reader = SpoolReader(self.orders.spool)
         self.problem = ""
         self.timed_out = False
+        self.told = 0
         self.asked: float | None = None
 
     def run(self) -> Ended:
         began = time.monotonic()
         try:
             with contextlib.ExitStack() as stack:
-                out, err = (stack.enter_context(open(self.folder / n, "wb+")) for n in ("out", "err"))
                 # Blocked, so that they wait to be received with word of who sent them; the child gets the old mask.
-                mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*_HANDLED, signal.SIGCHLD))
                 stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
-                child = self._start(mask, out, err)
+                try:
+                    out, err = (stack.enter_context(open(self.folder / n, "wb+")) for n in ("out", "err"))
+                    child = self._start(mask, out, err)
+                except OSError as why:
+                    raise NotStarted(f"{why.strerror}: {why.filename or self.folder}") from why
                 try:
                     self._supervise(child, began)
                 except BaseException:
@@ -147,7 +167,10 @@ class _Run:
             error = Path(str(self.folder / "orders") + ".error")
             if error.exists():
                 self.problem = f"gradwise could not start inside the script: {error.read_text()[:300]}"
-            return Ended(child.returncode, time.monotonic() - began, self.timed_out, printed, complained, self.problem)
+            seconds = time.monotonic() - began
+            return Ended(
+                child.returncode, seconds, self.timed_out, self.told, printed, complained, problem=self.problem
+            )
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -188,6 +211,9 @@ class _Run:
                 self._receive()
                 self.on_tick()
                 self._limit(child, time.monotonic() - began)
+        # What came too late for the child must not reach us once our mask is lifted.
+        while (received := signal.sigtimedwait(_HANDLED, 0)) is not None:
+            self._signalled(child, received)
         # What the script leaves running in a trial must not outlive it.
         if self.own:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -197,6 +223,8 @@ class _Run:
         if self.own:
             self._kill(child)
             raise Interrupted(signal.Signals(received.si_signo).name)
+        if received.si_signo in _ENDING:
+            self.told = received.si_signo
         if received.si_code != _KERNEL:
             child.send_signal(received.si_signo)
 

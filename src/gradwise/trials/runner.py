@@ -1,0 +1,168 @@
+"""Runs of a script from beginning to end: the watched one, and trials of it in copies of its folder."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gradwise.interventions import Intervention
+from gradwise.recording.builder import RecordingBuilder
+from gradwise.recording.frames import Declaration, Frame, Message, Points
+from gradwise.recording.keeper import Keeper
+from gradwise.recording.recording import Recording, RunInfo
+from gradwise.recording.signals import LOSS, LR, TIME
+from gradwise.trials import process
+from gradwise.trials.process import Ended, Target
+from gradwise.trials.sandbox import Workspace
+
+# So many losses in a row that are not finite, and nothing will come of this run.
+_HOPELESS = 20
+_SIDE_KINDS = ("effect", "seeded", "violation")
+
+
+class Intake:
+    """Takes the frames of one run as they come: into memory and into the store.
+
+    What an isolated child tells beside the recording is kept apart: `side["effect"]`, `side["seeded"]` and
+    `side["violation"]` are lists of notes. `now` has the latest value of some signals, for a line about progress.
+    No exception leaves it, since one would end the script: `failed` has the first.
+    """
+
+    def __init__(self, run: RunInfo, keeper: Keeper | None) -> None:
+        self.run, self.keeper = run, keeper
+        self.builder = RecordingBuilder(run)
+        self.side: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in _SIDE_KINDS}
+        self.now: dict[str, float] = {}
+        self.step = 0
+        self.not_finite = 0
+        self.failed: Exception | None = None
+        self._signals: dict[int, str] = {}
+
+    def __call__(self, frames: Sequence[Frame]) -> None:
+        """Take what has come."""
+        try:
+            own = [f for f in frames if not (isinstance(f, Message) and f.kind in self.side)]
+            for frame in frames:
+                if isinstance(frame, Message) and frame.kind in self.side:
+                    self.side[frame.kind].append(frame.data)
+            self.builder.add(own)
+            self._look(own)
+            if self.keeper is not None:
+                self.begin()
+                self.keeper.append(self.run.id, own)
+        except Exception as error:
+            self.failed = self.failed or error
+
+    def begin(self) -> None:
+        """Give the run its id and its place in the store."""
+        if self.keeper is not None and not self.run.id:
+            self.run = replace(self.run, id=self.keeper.begin(self.run))
+
+    def finish(self, ended: Ended) -> Recording:
+        """The whole recording, its run as it ended."""
+        known = self.builder.run
+        run = replace(
+            self.run, facts=known.facts, ended=time.time(), exit=ended.exit, status=_status(ended, known.facts)
+        )
+        if self.keeper is not None:
+            self.begin()
+            run = replace(run, id=self.run.id)
+            kept = self.keeper.finish(run)
+            # An id is for looking a run up: one that isn't in the store has none.
+            run = replace(run, id=run.id if kept else "")
+        self.run = run
+        return replace(self.builder.build(), run=run)
+
+    def _look(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            if isinstance(frame, Declaration):
+                self._signals[frame.series] = frame.signal
+            elif isinstance(frame, Points) and len(frame.steps):
+                name = self._signals.get(frame.series, "")
+                if name in (LOSS.name, LR.name):
+                    self.now[name] = float(np.ravel(frame.values)[-1])
+                if name == LOSS.name:
+                    bad = ~np.isfinite(frame.values)
+                    trailing = int(np.argmin(bad[::-1])) if not bad.all() else len(bad)
+                    self.not_finite = trailing + (self.not_finite if trailing == len(bad) else 0)
+                if name == TIME.name:
+                    self.step = max(self.step, int(frame.steps[-1]) + 1)
+
+
+def _status(ended: Ended, facts: Mapping[str, Any]) -> str:
+    if facts.get("stopped") or ended.timed_out:
+        return "stopped"
+    return "finished" if ended.exit == 0 else "killed" if ended.exit < 0 else "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What came of watching the user's own run. `seeded`: the libraries it seeds; `problem`: what hindered watching."""
+
+    recording: Recording
+    ended: Ended
+    seeded: frozenset[str] = frozenset()
+    problem: str = ""
+
+
+def watch(
+    target: Target,
+    keeper: Keeper | None = None,
+    workspace: Workspace | None = None,
+    intervention: Intervention | None = None,
+    max_steps: int | None = None,
+    max_time: float | None = None,
+    on_tick: Callable[[Intake], None] = lambda intake: None,
+) -> Watched:
+    """Run the user's script as the user's own process, and record it.
+
+    Args:
+        target: what to run.
+        keeper: where to keep the recording.
+        workspace: takes note of what the script does to the world outside, for trials.
+        intervention: what to change.
+        max_steps: end it cleanly after so many optimizer steps.
+        max_time: end it cleanly after so many seconds.
+        on_tick: called a few times a second.
+    """
+    change = (intervention or Intervention()).to_json()
+    intake = Intake(_run_of(target, intervention=change), keeper)
+    orders: dict[str, Any] = {"intervention": change, "max_steps": max_steps, "max_time": max_time}
+    if workspace is not None:
+        orders["audit"] = workspace.audit()
+
+    def tick() -> None:
+        try:
+            intake.begin()
+            on_tick(intake)
+        except Exception as error:
+            intake.failed = intake.failed or error
+
+    ended = process.watch(target, orders, intake, tick, max_time)
+    if max_time is not None and ended.timed_out and ended.exit == -signal.SIGINT:
+        ended = replace(ended, exit=0)  # our own way of ending it: no failure of the script's
+    recording = intake.finish(ended)
+    if workspace is not None:
+        for note in intake.side["effect"]:
+            workspace.note(note)
+        workspace.after()
+    seeded = frozenset(str(note.get("library")) for note in intake.side["seeded"])
+    problem = ended.problem or (f"not all of the recording could be read: {intake.failed!r}" if intake.failed else "")
+    return Watched(recording, ended, seeded, problem)
+
+
+def _run_of(target: Target, **fields: Any) -> RunInfo:
+    return RunInfo(
+        id="",
+        script=target.script,
+        argv=target.argv,
+        module=target.module,
+        cwd=target.cwd,
+        started=time.time(),
+        **fields,
+    )
