@@ -62,7 +62,7 @@ def test_programs_that_may_do_anything_are_not(argv: list[str]) -> None:
 def test_programs_on_files_are_read_as_what_they_do() -> None:
     found = program_effects(["sh", "-c", "mkdir -p out/a && touch out/b; rm -rf -- -x"])
     assert found is not None
-    assert [(e.verb, e.path) for e in found] == [("make", "out/a"), ("write", "out/b"), ("remove", "-x")]
+    assert [(e.verb, e.path) for e in found] == [("make", "out/a"), ("write", "out/b"), ("move", "-x")]
 
 
 def test_commands_are_shown_short() -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from gradwise.trials.effects import MAKE, REMOVE, WRITE, FileEffect
+from gradwise.trials.effects import MAKE, MOVE, WRITE, FileEffect
 from gradwise.trials.surroundings import library_of_file
 
 _READERS = frozenset({
@@ -24,7 +24,7 @@ _GIT_READERS = frozenset({
     "ls-files", "ls-tree", "merge-base", "name-rev", "rev-list", "rev-parse", "shortlog", "show", "show-ref",
     "status", "var", "version",
 })  # fmt: skip
-_ON_FILES = {"mkdir": MAKE, "touch": WRITE, "rm": REMOVE}
+_ON_FILES = {"mkdir": MAKE, "touch": WRITE, "rm": MOVE}  # as a move does, `rm -r` takes all that is in a folder
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh"})
 _QUIET = r"(?:\d|&)?>>?\s*(?:/dev/null|&\d)"  # redirections that keep output to themselves
 _UNKNOWN = r"[$`<>*?\[\]{}~()\n]|(?<!&)&(?!&)"  # expansions, redirections to files, background jobs

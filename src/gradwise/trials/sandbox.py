@@ -103,38 +103,41 @@ class Workspace:
     def after(self) -> None:
         """Look again, right after the watched run, and settle what it made, changed and removed."""
         difference = compare(self.snapshot, Snapshot.take(self.roots))
-        self.created, self.restored, self.lost = set(), {}, set()
-        fetched = {note["path"] for note in self._files() if note.get("by") == "fetch"}
-        kept = {note["path"]: note["kept"] for note in self._files() if note.get("kept") is not None}
-        for note in self._files():
-            path = note["path"]
-            if note["kind"] == "touch" or path in fetched or self.snapshot.covers(path):
-                continue  # where the snapshots look, they know better
-            if not note["existed"]:
-                self.created.add(path)
-            elif path in kept:
-                self.restored[path] = self._kept(kept[path])
-            else:
-                self.lost.add(path)
-        self.created |= {p for p in difference.created if not self._fetched(p, fetched)}
-        verbs: dict[str, set[str]] = {}
-        for note in self._files():
-            verbs.setdefault(note["path"], set()).add(note["kind"])
-        touched = {path for path, kinds in verbs.items() if kinds == {"touch"}}  # only other times or modes
-        for path in (difference.changed | difference.removed) - fetched - touched - self._elsewhere:
+        notes = list(self._files())
+        fetched = {note["path"] for note in notes if note.get("by") == "fetch"}
+        kept = {note["path"]: self._kept(note["kept"]) for note in notes if note.get("kept") is not None}
+        # Where the snapshots look they know better than the notes, which are of what was about to be done.
+        noted = {n["path"]: n for n in notes if n["kind"] != "touch" and not self.snapshot.covers(n["path"])}
+        self.created = {p for p in difference.created if not _holds(p, fetched)}
+        self.created |= {p for p, note in noted.items() if not note["existed"] and p not in fetched}
+        self.restored, self.lost = {}, set()
+        for path, note in noted.items():
+            # What moved into a new folder was old already, but not there.
+            if note["existed"] and path not in fetched and not _inside(os.path.dirname(path), self.created):
+                self._restore_from(path, kept.get(path))
+        for path in (difference.changed | difference.removed) - fetched - self._elsewhere - self._only_touched():
             entry = self.snapshot.entries[path]
-            copy = self._kept(kept[path]) if path in kept else None
-            if copy is not None and _same(copy, entry):
-                self.restored[path] = copy
-            elif path in self._code:
-                self.restored[path] = self._code[path]
-            elif stat.S_ISDIR(entry.kind):
+            copy = kept.get(path)
+            if stat.S_ISDIR(entry.kind):
                 self.restored[path] = ""
             else:
-                self.lost.add(path)
+                self._restore_from(path, copy if copy and _same(copy, entry) else self._code.get(path))
         self.changed = self.created | self.lost | set(self.restored)
         for path, copy in self._code.items():  # also what is edited only while the trials run
             self.restored.setdefault(path, copy)
+
+    def _restore_from(self, path: str, copy: str | None) -> None:
+        if copy is None:
+            self.lost.add(path)
+        else:
+            self.restored[path] = copy
+
+    def _only_touched(self) -> set[str]:
+        """Files of which only the mode or the times were changed."""
+        kinds: dict[str, set[str]] = {}
+        for note in self._files():
+            kinds.setdefault(note["path"], set()).add(note["kind"])
+        return {path for path, found in kinds.items() if found == {"touch"}}
 
     def isolation(self) -> Isolation:
         """Whether trials can be isolated, judged by what the watched run did; the guard has the last word."""
@@ -194,11 +197,6 @@ class Workspace:
 
     def _kept(self, name: str) -> str:
         return os.path.join(self.folder, "kept", name)
-
-    def _fetched(self, path: str, fetched: set[str]) -> bool:
-        """Whether something new is, or is all of, what a downloader brought."""
-        below = os.path.join(path, "")
-        return path in fetched or any(f.startswith(below) for f in fetched)
 
     def _keep_code(self) -> None:
         """Copy code and settings before the run, which may last for days."""
@@ -272,7 +270,7 @@ class Scratch:
             return path
         plain = os.path.normpath(path)
         own = _inside(plain, self.workspace.roots) or _inside(os.path.realpath(plain), self.workspace.roots)
-        return self._moved(path) if own or any(_inside(t, [plain]) for t in self._touched) else path
+        return self._moved(path) if own or _holds(plain, self._touched) else path
 
     def map_word(self, word: str) -> str:
         """An argument with the paths in it mapped: `/a/b`, `--out=/a/b`.
@@ -412,8 +410,14 @@ def _ancestors(paths: Iterable[str]) -> set[str]:
     return found
 
 
-def _inside(path: str, folders: Sequence[str]) -> bool:
+def _inside(path: str, folders: Iterable[str]) -> bool:
     return any(path == folder or path.startswith(os.path.join(folder, "")) for folder in folders)
+
+
+def _holds(path: str, others: Iterable[str]) -> bool:
+    """Whether one of `others` is `path` or lies below it."""
+    below = os.path.join(path, "")
+    return any(other == path or other.startswith(below) for other in others)
 
 
 def _paths_in(word: str) -> list[str]:
