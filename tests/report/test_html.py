@@ -2,10 +2,13 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from hypothesis import given, settings
 from samples import ALL, lr_too_high, trials
+from strategies import diagnoses
 
 from gradwise.report import html
 from gradwise.report.html import notebook_html, write_html
@@ -131,9 +134,26 @@ def test_trials_are_drawn_with_the_remedy_they_tried(documents):
     assert "one pair of curves per seed" not in documents["lr_too_high"]
 
 
+@pytest.mark.parametrize("count", [2, 7])
+def test_every_optimizer_s_norms_are_shown_up_to_a_handful(tmp_path, count):
+    found, run = ALL["healthy"]()
+    series = {(name, s): values for (name, _), values in run.series.items() for s in range(count)}
+    write_html(tmp_path / "report.html", found, replace(run, series=series))
+    text = Document((tmp_path / "report.html").read_text("utf-8")).text
+    assert re.findall(r"Optimizer (\d): norms", text) == [str(k) for k in range(min(count, 4))]
+    assert ("Of 7 optimizers 4 are shown." in text) == (count == 7)
+
+
 def test_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         write_html(tmp_path / "nowhere" / "report.html", *lr_too_high())
+
+
+@settings(max_examples=30, deadline=None)
+@given(diagnoses)
+def test_any_diagnosis_makes_a_well_formed_cell(diagnosis):
+    document = Document(notebook_html(diagnosis, lr_too_high()[1]))
+    assert diagnosis.verdict in document.text
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -3,9 +3,12 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 from samples import ALL, CHECKLIST, RUN, diagnosis, falling, lr_too_high, recording
+from strategies import diagnoses
 
 from gradwise.diagnosis.findings import Finding, Where
 from gradwise.report.terminal import MOST_LINES, render
@@ -40,6 +43,13 @@ def test_every_page_fits_and_does_nothing_to_the_terminal(name, width, encoding)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
     commands = [line for line in lines if line.startswith("  gradwise ")]
     assert all(cell_len(line) <= min(width, 100) for line in lines if line not in commands)
+
+
+@settings(max_examples=60, deadline=None)
+@given(diagnoses, st.sampled_from(["healthy", "non_finite", "never_stepped"]), st.integers(40, 110))
+def test_any_diagnosis_makes_a_page(diagnosis, name, width):
+    lines = page((diagnosis, ALL[name]()[1]), width, "ascii")
+    assert 2 <= len(lines) <= MOST_LINES
 
 
 def test_a_sick_run_is_told_in_full():

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _WORDS = {"healthy": "✓ healthy", "sick": "✗ sick", "inconclusive": "? inconclusive"}
+_MOST_OPTIMIZERS = 4
 _CHECKS = {True: ("yes", "✓"), False: ("no", "✗"), None: ("", "?")}
 
 
@@ -166,21 +167,22 @@ def _rest(page: Page) -> Iterator[str]:
 
 
 def _run_figures(recording: Recording, source: int) -> Iterator[str]:
-    shown = []
-    if recording.sources(LR):
-        shown.append((figures.lr_figure(recording), "The learning rate of each parameter group, as it was used."))
-    if len(recording.get(UPDATE, source)) and len(recording.get(PARAMETER, source)):
-        caption = "The size of each update against the size of the tensor it updates."
-        shown.append((figures.update_ratio_figure(recording, source), caption))
-    if any(len(recording.get(s, source)) for s in (GRADIENT, UPDATE, PARAMETER)):
-        caption = (
-            "Euclidean norms of every tensor's gradient, update and value; shades go from the first tensor to the last."
-        )
-        shown.append((figures.norms_figure(recording, source), caption))
-    if shown:
+    """The rates, and the norms of each optimizer, that of the page first."""
+    norms = {s for signal in (GRADIENT, UPDATE, PARAMETER) for s in recording.sources(signal)}
+    if recording.sources(LR) or norms:
         yield "<h3>The run in figures</h3>"
-    for figure, caption in shown:
-        yield _figure(figure, caption)
+    if recording.sources(LR):
+        yield _figure(figures.lr_figure(recording), "The learning rate of each parameter group, as it was used.")
+    shown = sorted(norms, key=lambda s: (s != source, s))[:_MOST_OPTIMIZERS]
+    for each in shown:
+        whose = f"Optimizer {each}: " if len(norms) > 1 else ""
+        if each in recording.sources(UPDATE) and each in recording.sources(PARAMETER):
+            caption = f"{whose}the size of each update against the size of the tensor it updates."
+            yield _figure(figures.update_ratio_figure(recording, each), caption[0].upper() + caption[1:])
+        caption = f"{whose}norms of every tensor's gradient, update and value; a norm of zero is not drawn."
+        yield _figure(figures.norms_figure(recording, each), caption[0].upper() + caption[1:])
+    if len(shown) < len(norms):
+        yield f"<p>Of {len(norms)} optimizers {len(shown)} are shown.</p>"
 
 
 def _trial_figures(finding: Finding, trials: Sequence[Recording]) -> list[str]:

@@ -106,8 +106,12 @@ class _Sheet:
         self.lines: list[Text] = []
 
     def add(self, *parts: Part, label: Part = "", hang: int = 0, indent: int = 0, most: int = 1000) -> None:
-        """A paragraph, wrapped into at most `most` lines, its label to the left in a margin of `hang`."""
+        """A paragraph, wrapped into at most `most` lines, its label to the left in a margin of `hang`.
+
+        A margin never takes more than half of the line; a label that is too long for it gets its own.
+        """
         head, body = self._text(label), self._text(*parts)
+        hang = min(hang, (self.width - indent) // 2)
         width = self.width - indent - hang
         if head.cell_len > hang:
             head.truncate(self.width - indent, overflow="crop")
@@ -194,7 +198,7 @@ def _write_finding(finding: FindingText, sheet: _Sheet, detail: _Detail, rank: s
         sheet.add((finding.quote, "italic"), indent=4, most=1)
     sheet.add(finding.explanation, indent=2, most=detail.explanation)
     evidence = finding.evidence[: detail.evidence]
-    margin = min(max((sheet.size(name) for name, _ in evidence), default=0) + 4, sheet.width // 2)
+    margin = max((sheet.size(name) for name, _ in evidence), default=0) + 4
     for name, value in evidence:
         sheet.add(value, label=f"· {name}", hang=margin, indent=2, most=2)
     if detail.evidence and finding.remedies:
@@ -253,7 +257,7 @@ def _write_rest(page: Page, sheet: _Sheet, detail: _Detail) -> None:
     if page.checklist:
         sheet.gap()
         sheet.add(("Checked", "bold"))
-    margin = min(max((sheet.size(c.topic) for c in page.checklist), default=0) + 4, sheet.width // 2)
+    margin = max((sheet.size(c.topic) for c in page.checklist), default=0) + 4
     for item in page.checklist:
         mark, style = _CHECKS[item.ok]
         sheet.add(item.found, label=(f"{mark} {item.topic}", style), hang=margin, indent=2, most=detail.check)
