@@ -69,4 +69,4 @@ def _initialization(recording: Recording, e: Evidence) -> CheckItem:
     if not worst:
         return CheckItem("weight initialization", "no weight matrices seen at step 0")
     text = f"rms × √fan_in lies between {min(factor, 1):.2g} and {max(factor, 1):.2g} (furthest: {worst})"
-    return CheckItem("weight initialization", text, _INIT_LOW < factor < _INIT_HIGH)
+    return CheckItem("weight initialization", text, bool(_INIT_LOW < factor < _INIT_HIGH))

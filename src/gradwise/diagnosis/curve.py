@@ -87,10 +87,20 @@ class Curve:
 
     @property
     def learned(self) -> float:
-        """The net fall in standard errors, from the first loss or from the first window, whichever tells more."""
-        error = float(np.hypot(self.error[0], self.error[-1]))
-        windows = (self.level[0] - self.end) / error if error > 0 else 0.0
-        return max(self.sigmas(self.net), float(windows))
+        """The net fall in standard errors, measured from the first 1, 2, 4, … steps, whichever tells most.
+
+        The first loss alone is the true start, but a single noisy number; many steps have less noise, but some of
+        the fall is over by then. Where they lie higher, the loss rose first: that is no start to fall from.
+        """
+        noise = float(np.median(self.noise))
+        found = [-np.inf]
+        count = 1
+        while count <= max(len(self.losses) // 8, 1):
+            error = float(np.hypot(_MEDIAN * noise / np.sqrt(count), self.error[-1]))
+            difference = min(float(np.median(self.losses[:count])), self.start) - self.end
+            found.append(difference / error if error > 0 else np.inf * np.sign(difference) if difference else 0.0)
+            count *= 2
+        return float(max(found))
 
     @property
     def spike(self) -> float:

@@ -12,7 +12,7 @@ from gradwise.diagnosis.advice import advise
 from gradwise.diagnosis.checklist import checklist
 from gradwise.diagnosis.evidence import Evidence, evidence_of
 from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Verdict, Where
-from gradwise.diagnosis.hypotheses import REPORT, SUSPECT, Hypothesis
+from gradwise.diagnosis.hypotheses import DOUBT, REPORT, SUSPECT, Hypothesis
 from gradwise.diagnosis.nonfinite import not_finite, ran_off_at_once
 from gradwise.diagnosis.rates import SURE, came_apart, never_lowered, too_high, too_low
 from gradwise.recording import signals
@@ -49,6 +49,8 @@ def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
     findings = tuple(_finding(e, h) for e, h in weighed if h.confidence >= REPORT)
     suspicions = tuple(_finding(e, h) for e, h in weighed if SUSPECT <= h.confidence < REPORT)
     verdict, summary = _verdict(recording, evidence, findings, rivals)
+    if verdict == "healthy" and any(f.confidence >= DOUBT for f in suspicions):
+        verdict = "inconclusive"
     main = max(evidence, key=lambda e: e.steps, default=None)
     steps = max((e.steps for e in evidence), default=0)
     return Diagnosis(

@@ -11,6 +11,8 @@ from gradwise.interventions import Intervention
 
 REPORT = 0.6
 """From this confidence on a cause is a finding by itself; below it only a verified cure makes it one."""
+DOUBT = 0.5
+"""From this confidence on a suspicion keeps a run from being called healthy until a trial has decided."""
 SUSPECT = 0.3
 """Below this confidence a cause isn't worth a trial."""
 

@@ -58,7 +58,7 @@ def too_high(e: Evidence) -> Hypothesis | None:
             f"The loss rose at first and {how}: the steps are too long for this surface and jump across the valley. "
             "Lower the learning rate and start again (warm-up or clipping can help to survive the first steps)."
         )
-    elif votes >= 0.4 and e.descent_efficiency < 0.05 and not _settled(c):
+    elif votes >= 0.4 and e.descent_efficiency < 0.06:
         # It learned something all the same, so only a trial can show that this is a fault.
         confidence = min(0.35 + 0.4 * votes, 0.59)
         says = (
@@ -76,7 +76,7 @@ def too_high(e: Evidence) -> Hypothesis | None:
 def too_low(e: Evidence) -> Hypothesis | None:
     """`lr-too-low` (C4, yellow): slow all along; C8's case of a gradient followed in steps too small to arrive."""
     c = e.curve
-    if c is None or c.bad_at_end or e.kept_late is None:
+    if c is None or c.bad_at_end:
         return None
     sloped = e.kept_late > 0.5 * e.kept_early and e.kept_late > 0 and e.cosine_early.above(0.0)
     if math.isnan(e.kept_late):  # no looks: the curve alone would have to tell a slow run from a hard task
@@ -203,11 +203,6 @@ def _rate_share(e: Evidence, fraction: float) -> float:
     if not len(rates) or not rates.sum() > 0:
         return 1 - fraction
     return float(rates[int(len(rates) * fraction) :].sum() / rates.sum())
-
-
-def _settled(c: Curve) -> bool:
-    """Whether the run ended calmly: its noise is small beside what it learned, and it kept what it had."""
-    return float(np.median(c.noise[-3:])) < 0.06 * c.fall and c.lost < 0.1 * c.fall
 
 
 def _plateau(c: Curve) -> int:
