@@ -10,6 +10,7 @@ PER_STEP = 30e-6
 # What the hooks cost before and after they read the clock is not measured: leave room for it.
 _MARGIN = 0.8
 _CREDIT = 1e-3
+_SHARE = 0.35
 _PERIOD = 8
 
 
@@ -47,15 +48,15 @@ class Meter:
         if self.free or not self.steps:
             return True
         budget = max(FRACTION * (now - self.began), PER_STEP * self.steps) * _MARGIN
-        # What is left per step beside the cost of every step says how many steps a look has to last for.
-        left = max(budget - (self.spent - self.looks), 0.05 * budget) / self.steps
-        self.thinning = max(0, math.ceil(math.log2(max(self.look_cost / left / _PERIOD, 1.0))))
-        return due(step, self.thinning) and self.spent + self.look_cost <= budget + _CREDIT
+        # What the cost of every step leaves over, and a share in any case: a recording without looks says little.
+        left = max(budget - (self.spent - self.looks), _SHARE * budget)
+        self.thinning = max(0, math.ceil(math.log2(max(self.look_cost * self.steps / left / _PERIOD, 1.0))))
+        return due(step, self.thinning) and self.looks + self.look_cost <= left + _CREDIT
 
     def looked(self, cost: float) -> None:
-        """A look took `cost` seconds: remembered as a slowly forgotten average."""
+        """A look took `cost` seconds: remembered as a slowly forgotten average; the first is dearer than all others."""
         self.looks += cost
-        self.look_cost = cost if not self.look_cost else self.look_cost + 0.3 * (cost - self.look_cost)
+        self.look_cost = cost / 2 if not self.look_cost else self.look_cost + 0.3 * (cost - self.look_cost)
 
     @property
     def loop_seconds(self) -> float:
