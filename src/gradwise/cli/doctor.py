@@ -200,7 +200,42 @@ class _Visit:
     def _repair(
         self, diagnosis: Diagnosis, watched: Watched, workspace: Workspace
     ) -> tuple[Diagnosis, Sequence[Recording]]:
-        return diagnosis, ()
+        from gradwise.report.live import LiveLine, trying
+        from gradwise.search import Measure, Plan, repair
+        from gradwise.trials.runner import Runner
+
+        options, ended = self.options, watched.ended
+        isolation = workspace.isolation()
+        reason = ""
+        if ended.told:
+            reason = "not tried: the run was interrupted"
+        elif not isolation.possible and not options.allow_side_effects:
+            reason = f"not tried: {isolation}; --allow-side-effects tries it all the same"
+        if reason:
+            return _untried(diagnosis, reason), ()
+        began, now = time.monotonic(), ("", 1, 1)
+        budget = options.budget
+        if budget is None:
+            budget = max(ended.seconds, min(_TIMES * ended.seconds, _LONG))
+        with LiveLine(_nowhere() if options.quiet else None) as line:
+
+            def tick() -> None:
+                line.update(trying(*now, time.monotonic() - began, budget))
+
+            def progress(what: str, pair: int, pairs: int) -> None:
+                nonlocal now
+                now = (what, pair, pairs)
+                tick()
+
+            runner = Runner(
+                self.target, workspace, self.keeper, watched.recording.run.id, not options.allow_side_effects, tick
+            )
+            plan = Plan(
+                ended.seconds, budget, options.seeds, "torch" in watched.seeded,
+                Measure(options.metric, options.maximize), progress,
+            )  # fmt: skip
+            repaired = repair(diagnosis, watched.recording, plan, runner)
+        return repaired.diagnosis, repaired.trials
 
     def _report(self, diagnosis: Diagnosis, recording: Recording, trials: Sequence[Recording]) -> None:
         from gradwise.report import render, write_html, write_json
@@ -228,7 +263,13 @@ class _Visit:
 
 
 def _curable(diagnosis: Diagnosis) -> bool:
-    return any(finding.remedies for finding in diagnosis.findings)
+    return any(finding.remedies for finding in (*diagnosis.findings, *diagnosis.suspicions))
+
+
+def _untried(diagnosis: Diagnosis, reason: str) -> Diagnosis:
+    """The same diagnosis, each remedy with the reason why it was not tried."""
+    findings = (replace(f, remedies=tuple(replace(r, reason=reason) for r in f.remedies)) for f in diagnosis.findings)
+    return diagnosis.with_findings(tuple(findings))
 
 
 def _hindrances(watched: Watched, keeper: Keeper) -> list[str]:

@@ -166,3 +166,124 @@ def _run_of(target: Target, **fields: Any) -> RunInfo:
         started=time.time(),
         **fields,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of one trial.
+
+    Attributes:
+        recording: its recording; the intervention and the seed's offset are in `recording.run`.
+        output: what it printed, for metrics read from there; None where that is not known (the watched run).
+        complete: whether the script came to its own end, rather than to the end of its steps or its time.
+        seconds: how long it took.
+        problem: why it says nothing of its intervention, in words that complete "in a trial …"; "" where it does.
+        isolation: whether `problem` is that the script can't be kept from reaching outside its copy.
+    """
+
+    recording: Recording
+    output: str | None = None
+    complete: bool = False
+    seconds: float = 0.0
+    problem: str = ""
+    isolation: bool = False
+
+
+@dataclass
+class Runner:
+    """Runs trials of one script.
+
+    Args:
+        target: the script, as the user runs it.
+        workspace: its surroundings, of which each trial gets a copy.
+        keeper: where to keep the recordings; None keeps none.
+        parent: the id of the watched run.
+        guarded: whether a trial is stopped where it would reach outside its copy.
+        on_tick: called a few times a second while a trial runs.
+    """
+
+    target: Target
+    workspace: Workspace
+    keeper: Keeper | None = None
+    parent: str | None = None
+    guarded: bool = True
+    on_tick: Callable[[], None] = lambda: None
+
+    def run(self, intervention: Intervention, seed: int, max_steps: int | None, timeout: float) -> Trial:
+        """Run the script once more, out of the user's sight.
+
+        It ends early where its losses have ceased to be finite.
+
+        Args:
+            intervention: what to change.
+            seed: the offset on its seeds.
+            max_steps: end it after so many optimizer steps.
+            timeout: seconds after which it is ended by force.
+
+        Raises:
+            process.Interrupted: on Ctrl-C or a request to terminate.
+        """
+        began = time.monotonic()
+        change = intervention.to_json()
+        run = _run_of(self.target, parent=self.parent, intervention=change, seed=seed)
+        intake = Intake(run, self.keeper if self.parent else None)
+        try:
+            with self.workspace.scratch() as scratch:
+                orders = {"intervention": change, "seed": seed, "max_steps": max_steps}
+                if self.guarded:
+                    orders["guard"] = scratch.guard()
+                target = process.moved(self.target, scratch.cwd, scratch.script or self.target.script, scratch.argv)
+                ended = _until_hopeless(target, orders, intake, scratch.environment, timeout, self.on_tick)
+                violation = scratch.violation()
+        except (OSError, process.NotStarted) as error:
+            seconds = time.monotonic() - began
+            recording = intake.finish(Ended(1, seconds))
+            return Trial(recording, "", False, seconds, f"no copy of its folder could be made ({error})", True)
+        except BaseException:
+            intake.finish(Ended(-signal.SIGKILL, time.monotonic() - began))
+            raise
+        recording = intake.finish(ended)
+        return Trial(
+            recording,
+            ended.stdout + ended.stderr,
+            recording.run.status in ("finished", "failed"),
+            time.monotonic() - began,
+            f"the script {violation}" if violation else _problem(ended, recording, intake),
+            bool(violation),
+        )
+
+
+class _HopelessError(Exception):
+    """The losses have not been finite for a while."""
+
+
+def _until_hopeless(
+    target: Target,
+    orders: Mapping[str, Any],
+    intake: Intake,
+    environment: Mapping[str, str],
+    timeout: float,
+    on_tick: Callable[[], None],
+) -> Ended:
+    began = time.monotonic()
+
+    def tick() -> None:
+        on_tick()
+        if intake.not_finite >= _HOPELESS:
+            raise _HopelessError
+
+    try:
+        return process.trial(target, orders, intake, environment, timeout, tick)
+    except _HopelessError:
+        return Ended(0, time.monotonic() - began, timed_out=True)
+
+
+def _problem(ended: Ended, recording: Recording, intake: Intake) -> str:
+    """Why a trial says nothing of its intervention."""
+    if ended.problem or intake.failed:
+        return ended.problem or f"its recording could not be read ({intake.failed!r})"
+    if ended.exit and recording.run.status != "stopped" and not recording.happened("non-finite"):
+        complaint = ended.stderr.strip().splitlines()
+        how = f"was ended by {signal.Signals(-ended.exit).name}" if ended.exit < 0 else "failed"
+        return f"the script {how}" + (f": {complaint[-1][:200]}" if complaint else "")
+    return "" if recording.sources(TIME) else "the script took no step"

@@ -1,0 +1,249 @@
+"""Trying remedies: which to try, in which order, and what became of each.
+
+First the candidates for a cause get one run each (*screening*), then the best of them is held against the untouched
+script with several seeds (*verification*), then the next best where that failed, until time or candidates end. The
+untouched runs serve all remedies; the watched run is one of them if it had the luck of seed offset 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Status
+from gradwise.diagnosis.metric import training
+from gradwise.interventions import Intervention
+from gradwise.legible import duration
+from gradwise.recording.recording import Recording
+from gradwise.search.attempts import Attempts, Bench, BrokenError, OverError, Plan, steps_of
+from gradwise.search.decide import decide
+from gradwise.search.judge import Judgement, judge
+from gradwise.search.measure import MeasureError
+from gradwise.trials.process import Interrupted
+from gradwise.trials.runner import Trial
+
+# Causes that show late: a cure must go the whole way to show that it works.
+LATE = frozenset({"late-lr-too-high", "late-divergence"})
+# A suspicion is confirmed by a cure that is worth having: this share of the way the loss came down with it.
+_WORTH = 0.05
+_ORDER = ("verified", "suggested", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A diagnosis with its remedies tried, and the recordings that show it (the watched run is one if it was used)."""
+
+    diagnosis: Diagnosis
+    trials: tuple[Recording, ...]
+
+
+def repair(diagnosis: Diagnosis, recording: Recording, plan: Plan, bench: Bench) -> Repaired:
+    """Try the remedies of a diagnosis.
+
+    Args:
+        diagnosis: its remedies are candidates, best guess first.
+        recording: the watched run.
+        plan: how much to try.
+        bench: makes the trials.
+
+    Returns:
+        The diagnosis as the trials leave it: remedies *verified*, *failed* or still *suggested* with the reason,
+        findings reordered by what cured. Also when it is interrupted, with what is known until then.
+    """
+    attempts = Attempts(recording, plan, bench)
+    findings = [_Group(f, attempts) for f in diagnosis.findings]
+    doubts = [_Group(f, attempts) for f in diagnosis.suspicions]
+    over = ""
+    for group in (*findings, *doubts):
+        # Whether there is another fault besides one that was found and cured is a question for the next visit.
+        if group in doubts and any(g.cured for g in findings):
+            break
+        if not over:
+            try:
+                group.treat()
+            except OverError as end:
+                over = str(end)
+            except (Interrupted, KeyboardInterrupt):
+                over = "not tried to the end: interrupted"
+        if over:
+            group.leave(over)
+    confirmed = [g.result for g in doubts if g.cured and (g.cured.share or 0.0) >= _WORTH]
+    diagnosis = decide(diagnosis, [g.result for g in findings], confirmed)
+    if attempts.trials:
+        note = f"{_runs(len(attempts.trials))} tried in {duration(attempts.spent)} of {duration(plan.budget)}."
+        diagnosis = replace(diagnosis, notes=(*diagnosis.notes, note))
+    return Repaired(diagnosis, attempts.recordings())
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A remedy being tried: its trials by seed, and what they say."""
+
+    remedy: Remedy
+    tried: dict[int, Trial] = field(default_factory=dict)
+    judged: Judgement | None = None
+
+    @property
+    def intervention(self) -> Intervention:
+        return self.remedy.intervention
+
+    @property
+    def rank(self) -> float:
+        """The gain; minus infinity unless it did better."""
+        return -math.inf if self.judged is None or not self.judged.better else self.judged.gain
+
+    def settle(self, status: Status, reason: str = "") -> None:
+        self.remedy = replace(self.remedy, status=status, reason=reason)
+
+
+class _Group:
+    """A cause with the candidates for its cure."""
+
+    def __init__(self, finding: Finding, attempts: Attempts) -> None:
+        self.finding, self.attempts = finding, attempts
+        self.candidates = [_Candidate(r) for r in finding.remedies]
+
+    @property
+    def cured(self) -> Judgement | None:
+        """The judgement on the remedy that was verified."""
+        return next((c.judged for c in self.candidates if c.remedy.status == "verified"), None)
+
+    @property
+    def result(self) -> Finding:
+        """The finding with what became of its remedies, best first."""
+        ranked = sorted(self.candidates, key=lambda c: (_ORDER.index(c.remedy.status), -c.rank))
+        return replace(self.finding, remedies=tuple(c.remedy for c in ranked))
+
+    def treat(self) -> None:
+        """Try the candidates.
+
+        Raises:
+            OverError: where no further trial can be made.
+            Interrupted: by the user.
+        """
+        if not self.candidates:
+            return
+        least = self.attempts.least(self.finding.where.step or 0, self.finding.id in LATE)
+        screened, length = self.attempts.lengths(len(self.candidates), least)
+        if length < least:
+            self._too_long(least)
+            return
+        for candidate in self._screen(screened, length) if screened else self.candidates:
+            if self._verify(candidate, length):
+                self._compare_with(candidate)
+                break
+
+    def leave(self, reason: str) -> None:
+        """Say of what hasn't been tried why not."""
+        for candidate in self.candidates:
+            if candidate.judged is None:
+                candidate.settle("suggested", reason)
+
+    def _too_long(self, least: int) -> None:
+        attempts = self.attempts
+        needed = attempts.pair_runs * attempts.costs.of(least, attempts.is_whole(least))
+        self.leave(
+            f"not tried: it takes {attempts.pair_runs} runs of at least {least:,} steps, about {duration(needed)}, "
+            f"and the budget leaves {duration(max(attempts.left, 0.0))}"
+        )
+
+    def _screen(self, steps: int, length: int) -> list[_Candidate]:
+        """Try each candidate once; those that did better, best first."""
+        for k, candidate in enumerate(self.candidates):
+            worse = _bracket(candidate, self.candidates)
+            if worse:
+                candidate.settle("suggested", f"not tried: {worse} does less well already")
+                continue
+            if any(c.rank > -math.inf for c in self.candidates) and not self.attempts.affords_another(steps, length):
+                candidate.settle("suggested", "not tried: the time left was needed to verify a better guess")
+                continue
+            try:
+                self._try(candidate, 0, steps, k + 1, len(self.candidates))
+            except BrokenError as broken:
+                candidate.settle("suggested", f"in a trial {broken}")
+                continue
+            judged = self._judge(candidate, steps)
+            if judged.better:
+                candidate.settle("suggested", "better in one run, not verified")
+            else:
+                candidate.settle("failed", judged.reason)
+            if steps < length:
+                candidate.tried.clear()
+        return sorted((c for c in self.candidates if c.rank > -math.inf), key=lambda c: -c.rank)
+
+    def _verify(self, candidate: _Candidate, steps: int) -> bool:
+        """Hold a candidate against the untouched script, seed by seed, until it fails or all seeds are through."""
+        seeds = self.attempts.plan.seeds
+        try:
+            for seed in range(seeds):
+                self._try(candidate, seed, steps, seed + 1, seeds)
+                judged = self._judge(candidate, steps)
+                if not judged.better:
+                    break
+        except BrokenError as broken:
+            candidate.settle("suggested", f"in a trial {broken}")
+            return False
+        except OverError as end:
+            begun = f"better in {_runs(len(candidate.remedy.outcome))}; " if candidate.rank > -math.inf else ""
+            candidate.settle("suggested", f"{begun}{end}")
+            raise
+        candidate.settle("verified" if judged.verified else "failed", judged.reason)
+        return judged.verified
+
+    def _try(self, candidate: _Candidate, seed: int, steps: int, pair: int, pairs: int) -> None:
+        if seed not in candidate.tried:
+            candidate.tried[seed] = self.attempts.run(candidate.intervention, seed, steps, pair, pairs)
+
+    def _judge(self, candidate: _Candidate, steps: int) -> Judgement:
+        """Compare what has been tried of a candidate with the untouched runs of the same seeds."""
+        attempts, source = self.attempts, self.finding.source
+        after = list(candidate.tried.values())
+        before = [attempts.untouched(seed, steps, trial) for seed, trial in candidate.tried.items()]
+        trials = [*before, *after]
+        whole = attempts.is_whole(steps) and all(t.complete or training(t.recording, source).diverged for t in trials)
+        try:
+            ends = attempts.plan.measure.outcomes(trials, source, None if whole else steps)
+        except MeasureError as error:
+            raise OverError(f"not verified: {error}") from None
+        pairs = list(zip(ends[: len(before)], ends[len(before) :], strict=True))
+        judged = candidate.judged = judge(pairs)
+        shown = attempts.plan.measure.shown
+        candidate.remedy = replace(
+            candidate.remedy,
+            steps=max(steps_of(t.recording) for t in trials) if whole else steps,
+            full=whole,
+            metric=ends[0].metric,
+            baseline=tuple(shown(b) for b, _ in pairs),
+            outcome=tuple(shown(a) for _, a in pairs),
+            diverged=tuple(a.diverged for _, a in pairs),
+        )
+        return judged
+
+    def _compare_with(self, best: _Candidate) -> None:
+        """Say of the other candidates that did better why they are only suggested."""
+        for candidate in self.candidates:
+            if candidate.judged is not None and candidate.remedy.status == "suggested":
+                candidate.settle("suggested", f"better in one run, but by less than {best.intervention.describe()}")
+
+
+def _bracket(candidate: _Candidate, candidates: Sequence[_Candidate]) -> str:
+    """What lies between this rate and the best so far and did worse than that one; "" where nothing does."""
+    tried = {_rate(c): c for c in candidates if c.judged is not None and _rate(c)}
+    here = _rate(candidate)
+    best = max((r for r in tried if tried[r].rank > -math.inf), key=lambda r: tried[r].rank, default=None)
+    if not here or best is None:
+        return ""
+    between = [r for r in tried if min(here, best) < r < max(here, best)]
+    return tried[between[0]].intervention.describe() if between else ""
+
+
+def _rate(candidate: _Candidate) -> float:
+    """The factor of a candidate that only scales the learning rate; 0 of others."""
+    intervention = candidate.intervention
+    plain = intervention.schedule is None and intervention.clip_norm is None
+    return intervention.lr_scale or 0.0 if plain else 0.0
+
+
+def _runs(n: int) -> str:
+    return f"{n} run" if n == 1 else f"{n} runs"
