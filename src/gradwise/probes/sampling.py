@@ -12,6 +12,9 @@ _MARGIN = 0.8
 _CREDIT = 1e-3
 _SHARE = 0.35
 _PERIOD = 8
+# What is believed of a look's cost fades while none is made: one dear look must not end all looking.
+_FORGET = 0.97
+FIRST = (2, 4)
 
 
 def due(step: int, thinning: int = 0) -> bool:
@@ -21,7 +24,7 @@ def due(step: int, thinning: int = 0) -> bool:
     of a denser one.
     """
     period = max(_PERIOD, 1 << max(0, step.bit_length() - 7)) << thinning
-    return step % period == 0 or step in (2, 4)
+    return step % period == 0 or step in FIRST
 
 
 @dataclass(slots=True)
@@ -48,15 +51,20 @@ class Meter:
         if self.free or not self.steps:
             return True
         budget = max(FRACTION * (now - self.began), PER_STEP * self.steps) * _MARGIN
+        if step in FIRST and self.looks <= budget + _CREDIT:
+            return True  # these tell what a look costs once everything is warm
         # What the cost of every step leaves over, and a share in any case: a recording without looks says little.
         left = max(budget - (self.spent - self.looks), _SHARE * budget)
         self.thinning = max(0, math.ceil(math.log2(max(self.look_cost * self.steps / left / _PERIOD, 1.0))))
-        return due(step, self.thinning) and self.looks + self.look_cost <= left + _CREDIT
+        if due(step, self.thinning) and self.looks + self.look_cost <= left + _CREDIT:
+            return True
+        self.look_cost *= _FORGET
+        return False
 
     def looked(self, cost: float) -> None:
-        """A look took `cost` seconds: remembered as a slowly forgotten average; the first is dearer than all others."""
+        """A look took `cost` seconds: the cheapest of late is what the next will cost, hiccups of the machine aside."""
         self.looks += cost
-        self.look_cost = cost / 2 if not self.look_cost else self.look_cost + 0.3 * (cost - self.look_cost)
+        self.look_cost = min(cost, 1.5 * self.look_cost) if self.look_cost else cost
 
     @property
     def loop_seconds(self) -> float:
