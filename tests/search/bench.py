@@ -13,7 +13,6 @@ from gradwise.recording.signals import LOSS, TIME, VALIDATION
 from gradwise.trials.process import Interrupted
 from gradwise.trials.runner import Trial
 
-
 CURVATURES = np.array([1.0, 0.02])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -171,7 +172,7 @@ class _Visit:
 
         options = self.options
         try:
-            with LiveLine(_nowhere() if options.quiet else None) as line:
+            with LiveLine(io.StringIO() if options.quiet else None) as line:
                 return runner.watch(
                     self.target, self.keeper, workspace, None, options.max_steps, options.max_time,
                     live_ticker(line, time.monotonic()),
@@ -217,7 +218,7 @@ class _Visit:
         budget = options.budget
         if budget is None:
             budget = max(ended.seconds, min(_TIMES * ended.seconds, _LONG))
-        with LiveLine(_nowhere() if options.quiet else None) as line:
+        with LiveLine(io.StringIO() if options.quiet else None) as line:
 
             def tick() -> None:
                 line.update(trying(*now, time.monotonic() - began, budget))
@@ -293,9 +294,3 @@ def _ended(status: int | None) -> str:
         with suppress(ValueError):
             return f"was ended by {signal.Signals(-status).name}"
     return f"failed (exit status {status})" if status else "ended"
-
-
-def _nowhere() -> IO[str]:
-    import io
-
-    return io.StringIO()
