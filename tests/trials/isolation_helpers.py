@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gradwise.trials.sandbox import Isolation, Workspace
+
 _START = """
 import json, os, sys
 
@@ -118,3 +120,62 @@ def tree(folder: Path) -> dict[str, tuple[Any, ...]]:
         else:
             found[str(path)] = ("file", state.st_mode, state.st_mtime_ns, path.read_bytes())
     return found
+
+
+class Doctor:
+    """Does with a script what the doctor does: a watched run, then trials in scratches."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.home = tmp_path
+        self.work = tmp_path / "project"
+        self.work.mkdir()
+        self.aside = tmp_path / "aside"
+        self.aside.mkdir()
+        self.env = {**os.environ, "HOME": str(tmp_path / "home")}
+        self.cwd = self.work
+        self.script = "train.py"
+        self.workspace: Workspace | None = None
+
+    def watch(self, text: str, argv: Sequence[str] = ()) -> Ran:
+        """The watched run; what it should leave, it leaves."""
+        write(Path(self.cwd, self.script), text)
+        self.workspace = Workspace.before(str(self.cwd), self.script, argv, self.env)
+        ran = run(self.script, self.cwd, self.aside, argv, env=self.env, audit=self.workspace.audit()).ok()
+        for note in ran.said("effect"):
+            self.workspace.note(note)
+        self.workspace.after()
+        return ran
+
+    def isolation(self) -> Isolation:
+        assert self.workspace is not None
+        return self.workspace.isolation()
+
+    def trial(self, confine: bool = True) -> tuple[Ran, str | None]:
+        """One trial; checked to change nothing at all of what is below the test's folder."""
+        assert self.workspace is not None
+        before = {k: v for k, v in tree(self.home).items() if not k.startswith(str(self.aside))}
+        with self.workspace.scratch() as scratch:
+            assert scratch.script is not None
+            guard = {**scratch.guard(), "confine": confine}
+            ran = run(
+                scratch.script,
+                scratch.cwd,
+                self.aside,
+                scratch.argv,
+                env=scratch.environment,
+                guard=json.loads(json.dumps(guard)),
+            )
+            violation = scratch.violation()
+        assert not os.path.exists(scratch.top)
+        assert {k: v for k, v in tree(self.home).items() if not k.startswith(str(self.aside))} == before
+        assert [m["what"] for m in ran.said("violation")] in ([], [violation])
+        return ran, violation
+
+    def same(self, text: str, argv: Sequence[str] = ()) -> None:
+        """The watched run and two trials print the same, and nothing stands against them."""
+        watched = self.watch(text, argv)
+        assert self.isolation() == Isolation(True)
+        for confine in (True, False):
+            ran, violation = self.trial(confine)
+            assert violation is None
+            assert ran.ok().stdout == watched.stdout

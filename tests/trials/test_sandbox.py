@@ -1,91 +1,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from isolation_helpers import Ran, run, tree, write
+from isolation_helpers import Doctor, run, tree, write
 
 from gradwise.trials import sandbox, snapshot
 from gradwise.trials.sandbox import Isolation, Workspace
-
-
-class Doctor:
-    """Does with a script what the doctor does: a watched run, then trials in scratches."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.home = tmp_path
-        self.work = tmp_path / "project"
-        self.work.mkdir()
-        self.aside = tmp_path / "aside"
-        self.aside.mkdir()
-        self.env = {**os.environ, "HOME": str(tmp_path / "home")}
-        self.cwd = self.work
-        self.script = "train.py"
-        self.workspace: Workspace | None = None
-
-    def watch(self, text: str, argv: Sequence[str] = ()) -> Ran:
-        """The watched run; what it should leave, it leaves."""
-        write(Path(self.cwd, self.script), text)
-        self.workspace = Workspace.before(str(self.cwd), self.script, argv, self.env)
-        ran = run(self.script, self.cwd, self.aside, argv, env=self.env, audit=self.workspace.audit()).ok()
-        for note in ran.said("effect"):
-            self.workspace.note(note)
-        self.workspace.after()
-        return ran
-
-    def isolation(self) -> Isolation:
-        assert self.workspace is not None
-        return self.workspace.isolation()
-
-    def trial(self, confine: bool = True) -> tuple[Ran, str | None]:
-        """One trial; checked to change nothing at all of what is below the test's folder."""
-        assert self.workspace is not None
-        before = {k: v for k, v in tree(self.home).items() if not k.startswith(str(self.aside))}
-        with self.workspace.scratch() as scratch:
-            assert scratch.script is not None
-            guard = {**scratch.guard(), "confine": confine}
-            ran = run(
-                scratch.script,
-                scratch.cwd,
-                self.aside,
-                scratch.argv,
-                env=scratch.environment,
-                guard=json.loads(json.dumps(guard)),
-            )
-            violation = scratch.violation()
-        assert not os.path.exists(scratch.top)
-        assert {k: v for k, v in tree(self.home).items() if not k.startswith(str(self.aside))} == before
-        assert [m["what"] for m in ran.said("violation")] in ([], [violation])
-        return ran, violation
-
-    def same(self, text: str, argv: Sequence[str] = ()) -> None:
-        """The watched run and two trials print the same, and nothing stands against them."""
-        watched = self.watch(text, argv)
-        assert self.isolation() == Isolation(True)
-        for confine in (True, False):
-            ran, violation = self.trial(confine)
-            assert violation is None
-            assert ran.ok().stdout == watched.stdout
-
-
-@pytest.fixture
-def doctor(tmp_path: Path) -> Any:
-    made = Doctor(tmp_path)
-    yield made
-    if made.workspace is not None:
-        made.workspace.close()
-        assert not os.path.exists(made.workspace.folder)
-
 
 STATE = """
 import os, sys, json
@@ -253,140 +180,6 @@ def test_workers_write_into_the_copy_too(doctor: Doctor) -> None:
             print(len(os.listdir("shared")))
         """
     )
-
-
-@pytest.mark.parametrize(
-    ("deed", "reason", "violation"),
-    [
-        ("open(outside, 'w').write('x')", "writes outside its folder", "writes {outside} by its full path"),
-        ("os.makedirs(outside)", "writes outside its folder", "writes {outside} by its full path"),
-        ("open(existing, 'a').write('x')", "writes outside its folder", "writes {existing} by its full path"),
-        ("os.remove(existing)", "writes outside its folder", "removes {existing} by its full path"),
-        ("os.chmod(existing, 0o600)", "writes outside its folder", "changes {existing} by its full path"),
-        ("os.rename('old', outside)", "writes outside its folder", "writes {outside} by its full path"),
-        ("os.system('sort --version > /dev/null')", "starts another program: sort", "starts another program: sort"),
-        ("import subprocess; subprocess.run([sys.executable, '-c', ''])", "another program", "another program"),
-        ("__import__('socket').socket().connect_ex(('127.0.0.1', 9))", "service at 127.0.0.1:9", "connects to the"),
-        ("\\ntry: input()\\nexcept EOFError: pass", "asks its user", "asks its user"),
-    ],
-)  # fmt: skip
-def test_what_reaches_outside_is_foretold_and_stopped(doctor: Doctor, deed: str, reason: str, violation: str) -> None:
-    write(doctor.work / "old", "old")
-    places = {"outside": str(doctor.home / "far" / "x"), "existing": str(doctor.home / "far" / "old")}
-    write(Path(places["existing"]), "old")
-    # The test's folder is in /tmp, where writing is taken for temporary until a trial shows that it isn't.
-    doctor.env["TMPDIR"] = "/dev/shm"
-    text = f"import os, sys\noutside, existing = {places['outside']!r}, {places['existing']!r}\n" + deed.replace(
-        "\\n", "\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sandbox, "temporary_folders", lambda: ("/nowhere/",))
-        doctor.watch(text)
-        assert not doctor.isolation().possible
-        assert reason in str(doctor.isolation())
-    ran, found = doctor.trial()
-    assert found is not None
-    assert violation.format(**places) in found
-    assert ran.exit != 0
-    assert "PermissionError" in ran.stderr
-    assert "trial run of gradwise" in ran.stderr
-
-
-def test_reading_what_the_watched_run_left_by_its_full_path_is_stopped(doctor: Doctor) -> None:
-    last = doctor.work / "ckpt" / "last"
-    doctor.watch(
-        f"""
-        import os
-        print(open({str(last)!r}).read() if os.path.exists({str(last)!r}) else 0)
-        os.makedirs("ckpt", exist_ok=True)
-        open("ckpt/last", "w").write("9")
-        """
-    )
-    _, violation = doctor.trial()
-    assert violation == f"reads {last} by its full path, which the watched run had changed"
-
-
-def test_a_violation_that_the_script_swallows_or_a_worker_makes_is_still_known(doctor: Doctor) -> None:
-    doctor.watch(
-        """
-        import os
-        if os.fork() == 0:
-            try:
-                open("/var/gw-test-outside", "x")
-            except OSError:
-                pass
-            os._exit(0)
-        os.wait()
-        """
-    )
-    Path("/var/gw-test-outside").unlink()
-    ran, violation = doctor.trial()
-    assert ran.exit == 0
-    assert violation is not None
-    assert "/var/gw-test-outside" in violation
-
-
-def test_the_kernel_stops_what_python_does_not_see(doctor: Doctor) -> None:
-    write(doctor.work / "old.bin", "old" * (1 << 20))
-    doctor.env["VICTIM"] = str(doctor.work / "old.bin")
-    doctor.watch(
-        """
-        import ctypes, multiprocessing, os
-        libc = ctypes.CDLL(None)
-        def spawned():
-            print(libc.truncate(os.environ["VICTIM"].encode(), 1))
-        if __name__ == "__main__":
-            print(libc.unlink(os.environ["VICTIM"].encode() + b".none"), libc.mkdir(b"by c", 0o700))
-        """
-    )
-    write(
-        doctor.work / "train.py",
-        """
-        import ctypes, multiprocessing, os
-        libc = ctypes.CDLL(None)
-        victim = os.environ["VICTIM"].encode()
-        def spawned():
-            print("spawned", libc.truncate(victim, 1), flush=True)
-        if __name__ == "__main__":
-            print(libc.truncate(victim, 1), libc.truncate(b"old.bin", 1), libc.unlink(victim), libc.mkdir(b"c", 0o700))
-            process = multiprocessing.get_context("spawn").Process(target=spawned)
-            process.start(), process.join()
-        """,
-    )
-    assert doctor.workspace is not None
-    before = tree(doctor.work)
-    with doctor.workspace.scratch() as scratch:
-        # This view takes its code from before; the script of the trial is the new one.
-        write(Path(scratch.cwd, "train.py"), (doctor.work / "train.py").read_text())
-        env = {**scratch.environment, "VICTIM": doctor.env["VICTIM"]}  # else moved into the scratch
-        ran = run(scratch.script or "", scratch.cwd, doctor.aside, env=env, guard=scratch.guard())
-        if not ran.said("confined")[0]["confined"]:
-            pytest.skip("this kernel has no Landlock")
-    assert ran.ok().stdout.split("\n")[:2] == ["-1 -1 -1 0", "spawned -1"]
-    assert tree(doctor.work) == before
-
-
-def test_windows_and_questions_find_nobody(doctor: Doctor) -> None:
-    library = doctor.work / "lib" / "site-packages" / "matplotlib"
-    write(
-        library / "__init__.py",
-        "import os\nbackend = os.environ.get('MPLBACKEND')\ndef use(b): raise ImportError('no display')",
-    )
-    doctor.env["DISPLAY"] = ":0"
-    write(doctor.work / "train.py", "")
-    doctor.watch("")
-    text = """
-        import os, sys
-        sys.path.insert(0, "lib/site-packages")
-        import matplotlib
-        matplotlib.use("TkAgg")
-        print(matplotlib.backend, os.environ.get("DISPLAY"), os.environ["WANDB_MODE"], sys.stdin.read() == "")
-    """
-    assert doctor.workspace is not None
-    with doctor.workspace.scratch() as scratch:
-        write(Path(scratch.cwd, "train.py"), text)
-        ran = run("train.py", scratch.cwd, doctor.aside, env=scratch.environment, guard=scratch.guard()).ok()
-    assert ran.stdout == "Agg None disabled True\n"
 
 
 def test_downloads_stay_for_the_trials(doctor: Doctor) -> None:
@@ -563,12 +356,3 @@ def test_snapshots_are_bounded_and_compare_only_what_both_saw(tmp_path: Path) ->
     short = snapshot.Snapshot.take([str(tmp_path)], most=5)
     assert not short.complete
     assert snapshot.compare(before, short).removed == {str(tmp_path / "d2"), str(tmp_path / "d2" / "f")}
-
-
-def test_taking_a_snapshot_is_quick_enough_to_be_taken_always(tmp_path: Path) -> None:
-    (tmp_path / "many").mkdir()
-    for n in range(3000):
-        (tmp_path / "many" / str(n)).touch()
-    began = time.perf_counter()
-    assert len(snapshot.Snapshot.take([str(tmp_path)]).entries) == 3001
-    print(f"{(time.perf_counter() - began) / 3000 * 1e6:.1f} µs an entry")

@@ -40,8 +40,8 @@ def install_audit(
 
     - "write", "remove" or "touch" (mode, times): "path" (real), "at" (before links were resolved), "relative"
       (whether the script named it relative to its working directory), "existed" (since before the script started),
-      "kept" (the name in `folder` of a copy of the old content; None where there is none), "by" ("fetch" or
-      "tracker" where such a library is at work)
+      "kept" (the name in `folder` of a copy of the old content; None where there is none), "by" (the kind of
+      library at work, see `on_behalf_of`)
     - "connect": "address", "by"; "program": "command" (a list), "known" (whether it is harmless), "by"
     - "input": the script asks its user; "more": the notes stop here.
 

@@ -43,8 +43,7 @@ def trial_environment(env: Mapping[str, str], temporary: str, tracking: str | No
         tracking: folder for MLflow's runs, else `temporary`/mlruns.
     """
     trial = {name: value for name, value in env.items() if name not in _GONE} | _SETTINGS
-    # What torch.compile made is worth keeping, and its folder is else found under TMPDIR.
-    trial.setdefault("TORCHINDUCTOR_CACHE_DIR", _inductor_cache(env))
+    trial.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled_kernels(env))
     trial |= {"TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
     trial["MLFLOW_TRACKING_URI"] = f"file://{tracking or os.path.join(temporary, 'mlruns')}"
     # The order of sets of strings is luck too; fixed, so that paired trials share it.
@@ -53,8 +52,12 @@ def trial_environment(env: Mapping[str, str], temporary: str, tracking: str | No
     return trial
 
 
-def _inductor_cache(env: Mapping[str, str]) -> str:
-    """Where torch.compile keeps its results by default (as torch._inductor has it)."""
+def compiled_kernels(env: Mapping[str, str]) -> str:
+    """Where torch.compile keeps its results by default, below the folder for temporary files.
+
+    Trials share it, since compiling takes longer than many a trial. For its headers it asks no variable where to go,
+    so the scratch has a link of the same name.
+    """
     folder = next((env[n] for n in ("TMPDIR", "TEMP", "TMP") if env.get(n) and os.path.isdir(env[n])), "/tmp")
     user = next((env[n] for n in ("LOGNAME", "USER", "LNAME", "USERNAME") if env.get(n)), "")
     if not user:

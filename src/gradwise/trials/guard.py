@@ -17,11 +17,12 @@ from typing import Any
 from gradwise.trials import effects
 from gradwise.trials.confine import confine_writes
 from gradwise.trials.programs import describe, program_effects
+from gradwise.trials.surroundings import caller, on_behalf_of
 from gradwise.trials.view import OutsideError, View
 
 Report = Callable[[str, dict[str, Any]], None]
 
-_NEEDS_IT = frozenset({effects.REMOVE, effects.MOVE, effects.TREE, effects.TOUCH})
+_NEED_IT = frozenset({effects.REMOVE, effects.MOVE, effects.TREE, effects.TOUCH})
 _DOING = {effects.REMOVE: "removes", effects.TREE: "removes", effects.MOVE: "moves", effects.TOUCH: "changes"}
 
 
@@ -108,6 +109,8 @@ class Guard:
         elif event in effects.PROGRAMS:
             command = effects.command_of(event, args)
             files = program_effects(command)
+            if files is None and on_behalf_of(caller()) == "compiler":
+                files = []
             if files is None:
                 raise ViolationError(f"starts another program: {describe(command)}")
             for effect in files:
@@ -153,17 +156,20 @@ class Guard:
         real = effects.resolved(at, verb)
         if real in self.view:
             self._claim(real, verb)
-        elif not (real + os.sep).startswith(self._allowed):
-            exists = os.path.lexists(real)
-            if real in self._changed:
-                pass  # what the script finds there now isn't what the watched run found
-            elif exists if event == "os.mkdir" else not exists and verb in _NEEDS_IT:
-                return  # it will fail by itself
-            elif exists and verb in (effects.WRITE, effects.REPLACE) and os.path.isdir(real):
-                return  # `tempfile` tries whether a folder takes nameless files; any other open of a folder fails
+        elif not (real + os.sep).startswith(self._allowed) and not self._fails_by_itself(event, real, verb):
             raise ViolationError(
                 f"{_DOING.get(verb, 'writes')} {real} by its full path, outside the copy of its folder"
             )
+
+    def _fails_by_itself(self, event: str, real: str, verb: str) -> bool:
+        """Whether nothing will come of it: such attempts are part of how programs find out what there is."""
+        if real in self._changed:
+            return False  # what is there now isn't what the watched run found
+        if not os.path.lexists(real):
+            return verb in _NEED_IT
+        if event == "os.mkdir":
+            return True
+        return verb in (effects.WRITE, effects.REPLACE) and os.path.isdir(real)
 
 
 def quiet_matplotlib(matplotlib: Any) -> None:

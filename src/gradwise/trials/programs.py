@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 
 from gradwise.trials.effects import MAKE, MOVE, WRITE, FileEffect
-from gradwise.trials.surroundings import library_of_file
 
 _READERS = frozenset({
     "arch", "cat", "date", "df", "du", "echo", "false", "file", "free", "getconf", "grep", "head", "hostname", "id",
@@ -49,8 +48,6 @@ def program_effects(argv: Sequence[str]) -> list[FileEffect] | None:
         return [] if _git_reads(argv[1:]) else None
     if name in _ON_FILES:
         return [FileEffect(_ON_FILES[name], operand) for operand in _operands(argv[1:])]
-    if name.startswith("python") and len(argv) > 1 and library_of_file(argv[1]) in ("torch", "triton"):
-        return []  # the compile workers of torch.compile
     return None
 
 

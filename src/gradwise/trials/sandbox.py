@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import itertools
 import os
 import stat
 import tempfile
@@ -24,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from gradwise.trials import effects
-from gradwise.trials.environment import trial_environment
+from gradwise.trials.environment import compiled_kernels, trial_environment
 from gradwise.trials.files import copy_file, remove_tree
 from gradwise.trials.programs import describe
 from gradwise.trials.snapshot import Entry, Snapshot, compare, open_elsewhere
@@ -149,7 +151,7 @@ class Workspace:
                 outside.append(note["path"])
             elif kind == "connect" and not by:
                 reasons.append(f"it connects to {note['address']}")
-            elif kind == "program" and not note["known"] and by != "tracker":
+            elif kind == "program" and not note["known"] and by not in ("tracker", "compiler"):
                 reasons.append(f"it starts another program: {describe(note['command'])}")
             elif kind == "input":
                 reasons.append("it asks its user for input")
@@ -170,8 +172,7 @@ class Workspace:
             OSError: where it can't be made (no space, no permission).
         """
         _sweep()
-        top = os.path.realpath(tempfile.mkdtemp(prefix=_PREFIX))
-        lock = _alive(top)
+        top, lock = self._make_top()
         try:
             scratch = Scratch(self, top)
             scratch.build()
@@ -179,6 +180,22 @@ class Workspace:
         finally:
             remove_tree(top)
             os.close(lock)
+
+    def _make_top(self) -> tuple[str, int]:
+        """A folder for a scratch, and the lock that says it is in use.
+
+        Trials of one script find themselves in the same place again, as far as they don't run at once: torch.compile
+        keeps what it made by, among other things, the path of the source.
+        """
+        what = "\0".join([*self.roots, str(os.getuid())])
+        name = _PREFIX + hashlib.sha256(os.fsencode(what)).hexdigest()[:10]
+        folder = os.path.realpath(tempfile.gettempdir())
+        for number in itertools.count():
+            top = os.path.join(folder, f"{name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(top, 0o700)
+                return top, _alive(top)
+        raise AssertionError  # never: there is always a next number
 
     def close(self) -> None:
         """Forget what was kept."""
@@ -306,6 +323,9 @@ class Scratch:
     def build(self) -> None:
         """Make the view; called once."""
         os.makedirs(self.temporary)
+        kernels = compiled_kernels(self.workspace.env)
+        if os.path.isdir(kernels):
+            os.symlink(kernels, os.path.join(self.temporary, os.path.basename(kernels)))
         view = View.make(self.base, self.making)
         for root in self.workspace.roots:
             view.claim(view.inside(root), effects.TREE, sparse=True)
@@ -459,5 +479,6 @@ def _sweep() -> None:
         if name.startswith(_PREFIX) and not os.path.islink(path):
             with contextlib.suppress(OSError):
                 if os.stat(path).st_uid == os.getuid() and os.path.exists(os.path.join(path, "alive")):
-                    os.close(_alive(path))
+                    lock = _alive(path)
                     remove_tree(path)
+                    os.close(lock)

@@ -29,6 +29,9 @@ _FETCHERS = (
     "sklearn/datasets/", "kagglehub/", "gdown/", "pooch/", "nltk/downloader.py", "medmnist/", "openml/",
 )  # fmt: skip
 
+# What compiles kernels starts compilers, and programs of its own to try out what they made.
+_COMPILERS = ("torch/_inductor/", "torch/utils/cpp_extension.py", "triton/", "numba/", "pytorch_triton/")
+
 _PACKAGES = ("/site-packages/", "/dist-packages/")
 _STDLIB = os.path.join(os.path.dirname(os.__file__), "")
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
@@ -82,13 +85,19 @@ def library_of(frame: FrameType) -> str:
 
 
 def on_behalf_of(frame: FrameType | None) -> str:
-    """Who is at work in `frame` or a caller of it: a "tracker", a downloader ("fetch") or neither ("")."""
-    while frame is not None:
-        name = library_of(frame)
+    """Which kind of library is at work in `frame`: a "tracker", a downloader ("fetch"), a "compiler", else "".
+
+    The search ends at the script's own code: what a dataset's transform writes isn't what the dataset fetches.
+    """
+    while frame is not None and (name := library_of(frame)):
         if name in _TRACKERS:
             return "tracker"
-        if name not in ("", "python") and _in_package(frame.f_code.co_filename).startswith(_FETCHERS):
-            return "fetch"
+        if name != "python":
+            inside = _in_package(frame.f_code.co_filename)
+            if inside.startswith(_FETCHERS):
+                return "fetch"
+            if inside.startswith(_COMPILERS):
+                return "compiler"
         frame = frame.f_back
     return ""
 
