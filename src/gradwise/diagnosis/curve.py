@@ -16,6 +16,7 @@ from gradwise.recording.recording import Floats, Ints, Series
 LEAST = 12
 _WINDOWS = 40
 _PER_WINDOW = 5
+_FIRST = 8
 # A median's standard error over a mean's, and a standard deviation over a median absolute deviation (normal law).
 _MEDIAN = 1.2533
 _MAD = 1.4826
@@ -92,12 +93,19 @@ class Curve:
         The first loss alone is the true start, but a single noisy number; many steps have less noise, but some of
         the fall is over by then. Where they lie higher, the loss rose first: that is no start to fall from.
         """
+        return self._learned(self.end, float(self.error[-1]))
+
+    def learned_before(self, window: int) -> float:
+        """The same for the fall to the level of a window."""
+        return self._learned(float(self.level[window]), float(self.error[window]))
+
+    def _learned(self, level: float, level_error: float) -> float:
         noise = float(np.median(self.noise))
         found = [-np.inf]
         count = 1
         while count <= max(len(self.losses) // 8, 1):
-            error = float(np.hypot(_MEDIAN * noise / np.sqrt(count), self.error[-1]))
-            difference = min(float(np.median(self.losses[:count])), self.start) - self.end
+            error = float(np.hypot(_MEDIAN * noise / np.sqrt(count), level_error))
+            difference = min(float(np.median(self.losses[:count])), self.start) - level
             found.append(difference / error if error > 0 else np.inf * np.sign(difference) if difference else 0.0)
             count *= 2
         return float(max(found))
@@ -147,13 +155,21 @@ def curve_of(series: Series) -> Curve | None:
     level = np.array([np.median(losses[p]) for p in parts])
     noise = np.array([_noise(losses[p]) for p in parts])
     error = _MEDIAN * noise / np.sqrt([len(p) for p in parts])
-    # Only the first loss was there before training moved anything; in very long runs a few more hardly differ.
-    first = max(1, min(5, len(losses) // 2000))
-    start = float(np.median(losses[:first]))
+    start, count = _start(losses, float(np.quantile(noise, 0.25)))
     # Not the first window's noise: there the fall itself is steepest and bends most.
-    start_error = float(np.median(noise)) / np.sqrt(first)
+    start_error = float(np.median(noise)) / np.sqrt(count)
     bad_at_end = bool(len(values) and not finite[-max(1, len(values) // 50) :].any())
     return Curve(steps, losses, centre, level, noise, error, start, start_error, first_bad, bad_at_end)
+
+
+def _start(losses: Floats, noise: float) -> tuple[float, int]:
+    """The level before training moved anything, and how many losses it rests on.
+
+    Only the first loss is from before any step; the next few stand in for it as far as they lie within its noise.
+    """
+    first = losses[: max(_FIRST, len(losses) // 2000)]
+    near = first[np.abs(first - first[0]) <= 4 * noise]
+    return (float(np.median(near)), len(near)) if len(near) else (float(first[0]), 1)
 
 
 def _noise(values: Floats) -> float:

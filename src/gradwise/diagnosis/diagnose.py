@@ -49,15 +49,15 @@ def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
     findings = tuple(_finding(e, h) for e, h in weighed if h.confidence >= REPORT)
     suspicions = tuple(_finding(e, h) for e, h in weighed if SUSPECT <= h.confidence < REPORT)
     verdict, summary = _verdict(recording, evidence, findings, rivals)
-    if verdict == "healthy" and any(f.confidence >= DOUBT for f in suspicions):
-        verdict = "inconclusive"
+    doubtful = verdict == "healthy" and any(f.confidence >= DOUBT for f in suspicions)
     main = max(evidence, key=lambda e: e.steps, default=None)
     steps = max((e.steps for e in evidence), default=0)
     return Diagnosis(
         run=run.id,
         script=run.script,
         argv=run.argv,
-        verdict=verdict,
+        verdict="inconclusive" if doubtful else verdict,
+        doubtful=doubtful,
         findings=findings,
         suspicions=suspicions if verdict != "sick" or not findings else (),
         summary=summary + _reached(main, target),

@@ -130,19 +130,22 @@ def _with_looks(base: Evidence, curve: Curve, recording: Recording, promise: Ser
     below = curve.level <= curve.start - 0.9 * curve.fall
     descended = float(curve.centre[int(np.argmax(below))]) if below.any() else float(last)
     early, late = 0.2 * last, 0.6 * last
+    # What is not surely a fall must not make every promise look large beside it.
+    fell = curve.sigmas(curve.fall) > 3
+    fall = max(curve.fall, 3 * curve.start_error)
     with np.errstate(all="ignore"):
         relative = update.values / theta.values
         return Evidence(
             **{k: getattr(base, k) for k in ("source", "optimizer", "curve", "steps", "lr", "momentum")},
             efficiency=_ratio(curve.net, _integral(promise, last)),
-            descent_efficiency=_ratio(0.9 * curve.fall, _integral(promise, max(descended, 4.0))),
+            descent_efficiency=_ratio(0.9 * curve.fall, _integral(promise, max(descended, 4.0))) if fell else _NONE,
             descent=descended / max(last, 1),
-            floor=_ratio(_mean(promise, promise.steps >= late) / (4 * (1 - base.momentum)), curve.fall),
+            floor=_ratio(_mean(promise, promise.steps >= late) / (4 * (1 - base.momentum)), fall),
             kept_early=_share(kept, promise, 0, early),
             kept_late=_share(kept, promise, late, math.inf),
             cosine_early=_average(cosine.values[cosine.steps <= max(early, 8)]),
             cosine_late=_average(cosine.values[cosine.steps >= late]),
-            first_promise=_ratio(float(np.nanmax(promise.values[: max(1, (promise.steps <= 8).sum())])), curve.fall),
+            first_promise=_ratio(float(np.nanmax(promise.values[: max(1, (promise.steps <= 8).sum())])), fall),
             travel=_ratio(float(travel.values[-1]), float(theta.values[0])) if len(travel) else _NONE,
             update=(_median(relative[:3]), _median(relative[-5:])),
             gradient=(_median(gradient.values[:3]), _median(gradient.values[-5:])),

@@ -75,7 +75,8 @@ class CheckItem:
 class Diagnosis:
     """A verdict with its findings, most probable root cause first.
 
-    `suspicions` are causes too uncertain to be findings unless a trial confirms them; they are not reported.
+    `suspicions` are causes too uncertain to be findings unless a trial confirms them; they are not reported. `doubtful`
+    says that nothing but them keeps the run from being called healthy.
     """
 
     run: str
@@ -90,6 +91,7 @@ class Diagnosis:
     overhead_fraction: float | None = None
     startup_seconds: float | None = None
     suspicions: tuple[Finding, ...] = ()
+    doubtful: bool = False
 
     def with_findings(self, findings: tuple[Finding, ...]) -> Diagnosis:
         """The same diagnosis with other findings."""

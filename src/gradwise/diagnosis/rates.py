@@ -36,7 +36,7 @@ def overshoots(e: Evidence, c: Curve) -> float:
         e.first_promise > 3.0,
         e.kept_early < 0.1,
         e.update[0] > 0.05 and e.travel > 5.0,
-        c.spike > 2.0 * c.fall and c.spike > 10 * float(c.noise[-1]),
+        _rose(c) > 0 and c.spike > 2.0 * c.fall,
     ]
     known = [not math.isnan(v) for v in (e.descent_efficiency, e.first_promise, e.kept_early, e.travel)]
     return sum(map(bool, votes)) / (1 + max(sum(known), 1))
@@ -48,11 +48,13 @@ def too_high(e: Evidence) -> Hypothesis | None:
     if c is None:
         return None
     votes = overshoots(e, c)
+    if _raised_after(e, int(c.centre[c.best_window])) > 1.5 and c.learned_before(c.best_window) > 3:
+        return None  # it was sound until the schedule raised it: `came_apart` names the step
     early_end = c.bad_at_end and c.fall < 0.5 * c.spike
     ended_high = c.learned < SURE or c.end > c.start
-    rose = c.spike > max(c.fall, 6 * float(np.median(c.noise)), 6 * c.start_error)
-    if early_end or (ended_high and rose and (votes >= 0.3 or c.spike > 10 * c.fall)):
-        confidence = min(0.75 + 0.25 * votes + (0.1 if c.spike > 10 * c.fall else 0.0), 0.98)
+    rose = _rose(c)
+    if early_end or (ended_high and (votes >= 0.6 or (rose and votes >= 0.3) or rose > 1)):
+        confidence = min(0.7 + 0.25 * votes + 0.1 * rose, 0.98)
         how = "ran off until it was no longer finite" if c.bad_at_end else "ended no lower than it began"
         says = (
             f"The loss rose at first and {how}: the steps are too long for this surface and jump across the valley. "
@@ -113,9 +115,11 @@ def never_lowered(e: Evidence) -> Hypothesis | None:
     lowered = float(rates[-max(1, len(rates) // 10) :].mean()) < 0.3 * float(rates.max())
     flat = c.share_after(0.5) < 0.12
     bounces = e.kept_late < 0.15 and not math.isnan(e.floor)
-    if lowered or not flat or not bounces or e.floor < 0.06:
+    if lowered or not flat or not bounces or e.floor < 0.04:
         return None
-    confidence = 0.35 + min(e.floor - 0.06, 0.3) + (0.15 if e.kept_late < -0.1 else 0.0)
+    # The floor's height is an estimate: only a trial shows it, unless successive gradients clearly oppose each other.
+    opposed = e.floor > 0.08 and e.cosine_late.below(-0.02)
+    confidence = min(0.65 + e.floor, 0.85) if opposed else 0.45
     plateau = _plateau(c)
     rest = max(e.steps - plateau, 2)
     candidates = (
@@ -147,13 +151,23 @@ def came_apart(e: Evidence) -> Hypothesis | None:
             return None
         error = float(np.hypot(c.error[turn], np.median(c.error[turn + 1 :])))
         slope, slope_error = c.late_slope(0.25)
-        if c.lost < 0.3 * c.fall or c.lost < SURE * error or slope < -2 * slope_error - 0.05 * c.lost:
+        # Where the schedule raised the rate it is enough that the loss clearly turned; else it must have lost much.
+        least = (0.03 if _raised_after(e, int(c.centre[turn])) > 1.5 else 0.3) * c.fall
+        if c.lost < max(least, SURE * error) or slope < -2 * slope_error - 0.05 * c.lost:
             return None
-        if float(np.median(after[len(after) // 2 :])) < c.best + 0.3 * c.fall:
+        if float(np.median(after[len(after) // 2 :])) < c.best + least:
             return None
     votes = overshoots(e, c)
     where = int(c.centre[turn])
-    raised = _rate_change(e, where)
+    raised = _raised_after(e, where)
+    if raised <= 1.05 and where < 0.25 * e.steps and e.kept_early < 0.2 and e.descent_efficiency < 0.1:
+        # Nothing was changed at the turn, and the steps overshot from the beginning: the first rate is to blame.
+        says = (
+            f"The loss fell at once, but the steps overshot from the beginning, and from step {where} on it bounced "
+            "back up and stayed there. Lower the learning rate and start again."
+        )
+        lower = (*LOWER, _clip(e))
+        return Hypothesis("lr-too-high", 0.75, "error", says, where, _facts(e, c), tuple(filter(None, lower)))
     confidence = 0.9 - 0.6 * votes if raised <= 1.05 else 0.95
     says = f"The loss came down until about step {where} and then climbed again and stayed up."
     if raised > 1.05:
@@ -187,14 +201,13 @@ def _undone(e: Evidence, turn: int) -> Intervention | None:
     return Intervention(schedule=constant(1.0, steps=max(turn, 1)) >> exponential(0.01 / grown, last - turn))
 
 
-def _rate_change(e: Evidence, turn: int) -> float:
-    """The highest rate after `turn` over the rate at it."""
+def _raised_after(e: Evidence, turn: int) -> float:
+    """The highest rate after `turn` over the highest until then: what goes up again in a cycle was not raised."""
     c = e.curve
     if c is None or not len(e.rates):
         return 1.0
-    after = e.rates[c.steps >= turn]
-    now = e.rate(turn)
-    return float(after.max()) / now if len(after) and now > 0 else 1.0
+    before, after = e.rates[c.steps <= turn], e.rates[c.steps > turn]
+    return float(after.max() / before.max()) if len(before) and len(after) and before.max() > 0 else 1.0
 
 
 def _rate_share(e: Evidence, fraction: float) -> float:
@@ -203,6 +216,24 @@ def _rate_share(e: Evidence, fraction: float) -> float:
     if not len(rates) or not rates.sum() > 0:
         return 1 - fraction
     return float(rates[int(len(rates) * fraction) :].sum() / rates.sum())
+
+
+def _rose(c: Curve) -> int:
+    """Whether the loss rose at first: 1 if a level lay surely above the start, 2 if a lone early loss towered over it.
+
+    Losses of small batches have heavy tails, so that a lone one has to stand out from all that is usual in the run.
+    """
+    half = max(len(c.level) // 2, 1)
+    usual = max(float(np.quantile(c.noise, 0.25)), 1e-300)
+    towering = max(20 * usual, 3 * c.fall)
+    early, late = c.losses[: max(len(c.losses) // 5, 2)], c.losses[len(c.losses) // 2 :]
+    lone = float(early.max()) - c.start
+    if c.peak > towering or lone > max(towering, 3 * (float(late.max()) - c.end)):
+        return 2
+    above = (c.level[:half] - c.start) / np.hypot(c.error[:half], usual)
+    # Where the noise itself was blown up no level stands out, but hardly a loss ever comes below the start again.
+    nearly_all = float(np.mean(c.losses > c.start)) > 0.95
+    return int((float(above.max()) > SURE and c.peak > c.fall) or nearly_all)
 
 
 def _plateau(c: Curve) -> int:

@@ -10,7 +10,12 @@ from gradwise.diagnosis.findings import Diagnosis, Finding
 _SURER, _LESS_SURE = 0.25, 0.5
 
 
-def decide(diagnosis: Diagnosis, findings: Sequence[Finding], confirmed: Sequence[Finding] = ()) -> Diagnosis:
+def decide(
+    diagnosis: Diagnosis,
+    findings: Sequence[Finding],
+    confirmed: Sequence[Finding] = (),
+    doubts: Sequence[Finding] = (),
+) -> Diagnosis:
     """The diagnosis after its remedies were tried.
 
     A finding with a verified remedy becomes surer and comes first, one whose remedies all failed becomes less sure and
@@ -20,6 +25,7 @@ def decide(diagnosis: Diagnosis, findings: Sequence[Finding], confirmed: Sequenc
         diagnosis: as it was before.
         findings: its findings, with what became of their remedies.
         confirmed: suspicions that trials made findings of.
+        doubts: its suspicions, with what became of their remedies.
     """
     ids = {(f.id, f.source) for f in confirmed}
     decided = tuple(sorted(map(_weighed, (*confirmed, *findings)), key=_place))
@@ -28,6 +34,9 @@ def decide(diagnosis: Diagnosis, findings: Sequence[Finding], confirmed: Sequenc
         findings=decided,
         suspicions=tuple(f for f in diagnosis.suspicions if (f.id, f.source) not in ids),
     )
+    # A doubt that its own cure does not confirm is none any more.
+    if result.doubtful and not decided and all(any(r.status != "suggested" for r in f.remedies) for f in doubts):
+        result = replace(result, verdict="healthy", doubtful=False)
     if decided and decided[0].id != next((f.id for f in diagnosis.findings), None):
         result = replace(result, verdict="sick", summary=decided[0].explanation)
     return result

@@ -69,7 +69,7 @@ def repair(diagnosis: Diagnosis, recording: Recording, plan: Plan, bench: Bench)
         if over:
             group.leave(over)
     confirmed = [g.result for g in doubts if g.cured and (g.cured.share or 0.0) >= _WORTH]
-    diagnosis = decide(diagnosis, [g.result for g in findings], confirmed)
+    diagnosis = decide(diagnosis, [g.result for g in findings], confirmed, [g.result for g in doubts])
     if attempts.trials:
         note = f"{_runs(len(attempts.trials))} tried in {duration(attempts.spent)} of {duration(plan.budget)}."
         diagnosis = replace(diagnosis, notes=(*diagnosis.notes, note))
