@@ -14,7 +14,7 @@ from gradwise.diagnosis.evidence import Evidence, evidence_of
 from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Verdict, Where
 from gradwise.diagnosis.hypotheses import DOUBT, REPORT, SUSPECT, Hypothesis
 from gradwise.diagnosis.nonfinite import not_finite, ran_off_at_once
-from gradwise.diagnosis.rates import SURE, came_apart, never_lowered, too_high, too_low
+from gradwise.diagnosis.rates import LEARNED, came_apart, never_lowered, too_high, too_low
 from gradwise.recording import signals
 from gradwise.recording.recording import Recording
 
@@ -154,7 +154,7 @@ def _verdict(
     curves = [(e, e.curve) for e in evidence if e.curve is not None]
     if not curves or steps < _LEAST_STEPS:
         return "inconclusive", f"Only {steps} steps were seen, too few to tell."
-    if all(c.learned >= SURE and c.net > 0 for _, c in curves):
+    if all(c.learned >= LEARNED and c.net > 0 for _, c in curves):
         e, c = max(curves, key=lambda pair: pair[0].steps)
         slope, error = c.late_slope(0.3)
         falling = slope < -3 * error and -slope > 0.05 * c.net

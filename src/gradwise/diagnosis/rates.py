@@ -18,6 +18,8 @@ from gradwise.schedules import constant, cosine, inverse_time, step, warmup
 
 # A difference of levels this many standard errors wide is no accident (several dozen windows are looked at).
 SURE = 5.0
+# The fall of a run is one such difference, looked at from a few starts: less will do.
+LEARNED = 4.0
 # Runs below this many steps that still fall in a line are short rather than slow, unless they hardly moved.
 SHORT = 200
 LOWER = tuple(Intervention(lr_scale=f) for f in (0.1, 0.3, 0.03, 0.01, 0.001))
@@ -51,7 +53,7 @@ def too_high(e: Evidence) -> Hypothesis | None:
     if _raised_after(e, int(c.centre[c.best_window])) > 1.5 and c.learned_before(c.best_window) > 3:
         return None  # it was sound until the schedule raised it: `came_apart` names the step
     early_end = c.bad_at_end and c.fall < 0.5 * c.spike
-    ended_high = c.learned < SURE or c.end > c.start
+    ended_high = c.learned < 2 or c.end > c.start
     rose = _rose(c)
     if early_end or (ended_high and (votes >= 0.6 or (rose and votes >= 0.3) or rose > 1)):
         confidence = min(0.7 + 0.25 * votes + 0.1 * rose, 0.98)
@@ -80,11 +82,11 @@ def too_low(e: Evidence) -> Hypothesis | None:
     c = e.curve
     if c is None or c.bad_at_end:
         return None
-    sloped = e.kept_late > 0.5 * e.kept_early and e.kept_late > 0 and e.cosine_early.above(0.0)
+    sloped = e.kept_late > 0.4 * e.kept_early and e.kept_late > 0 and e.cosine_early.above(0.0)
     if math.isnan(e.kept_late):  # no looks: the curve alone would have to tell a slow run from a hard task
         return None
     hardly_moved = e.travel < 0.02
-    if c.learned < SURE:
+    if c.learned < LEARNED:
         if not (hardly_moved and sloped and c.spike <= max(c.fall, 8 * float(np.median(c.noise)))):
             return None
         confidence = 0.9 if e.travel < 0.005 else 0.7
@@ -109,7 +111,7 @@ def too_low(e: Evidence) -> Hypothesis | None:
 def never_lowered(e: Evidence) -> Hypothesis | None:
     """`late-lr-too-high` (C3, purple; C8): fell hard, then bounces on a floor that the rate itself holds up."""
     c = e.curve
-    if c is None or c.bad_at_end or c.learned < SURE or not len(e.rates):
+    if c is None or c.bad_at_end or c.learned < LEARNED or not len(e.rates):
         return None
     rates = e.rates
     lowered = float(rates[-max(1, len(rates) // 10) :].mean()) < 0.3 * float(rates.max())

@@ -27,6 +27,7 @@ from gradwise.trials.runner import Trial
 LATE = frozenset({"late-lr-too-high", "late-divergence"})
 # A suspicion is confirmed by a cure that is worth having: this share of the way the loss came down with it.
 _WORTH = 0.05
+_GUESSES = 3
 _ORDER = ("verified", "suggested", "failed")
 
 
@@ -125,7 +126,8 @@ class _Group:
         if not self.candidates:
             return
         least = self.attempts.least(self.finding.where.step or 0, self.finding.id in LATE)
-        screened, length = self.attempts.lengths(len(self.candidates), least)
+        # Time for a few guesses is enough to begin with: each further one is tried only if it leaves time to verify.
+        screened, length = self.attempts.lengths(min(len(self.candidates), _GUESSES), least)
         if length < least:
             self._too_long(least)
             return
