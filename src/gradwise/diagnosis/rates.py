@@ -256,25 +256,27 @@ def _clip(e: Evidence) -> Intervention | None:
     return Intervention(clip_norm=float(f"{norm:.2g}")) if norm > 0 and math.isfinite(norm) else None
 
 
-def _facts(e: Evidence, c: Curve) -> dict[str, float | int | None]:
-    return {
-        "loss_start": c.start,
-        "loss_best": c.best,
-        "loss_end": c.end,
-        "loss_highest": c.start + c.spike,
-        "lr_start": e.rate(0),
-        "lr_end": e.rate(max(e.steps - 1, 0)),
-        "efficiency": e.descent_efficiency,
+def _facts(e: Evidence, c: Curve) -> dict[str, float]:
+    """The numbers a hypothesis on rates rests on, the most telling first; what was not recorded is left out."""
+    facts = {
+        "paid_of_promised": e.descent_efficiency,
         "next_batch_confirms_early": e.kept_early,
         "next_batch_confirms_late": e.kept_late,
-        "gradient_cosine_late": e.cosine_late.value,
-        "noise_floor_share": e.floor,
         "update_to_weight": e.update[0],
+        "noise_floor_share": e.floor,
+        "largest_first_promise": e.first_promise,
+        "gradient_cosine_late": e.cosine_late.value,
         "travel": e.travel,
+        "lr_start": e.rate(0),
+        "lr_end": e.rate(max(e.steps - 1, 0)),
+        "loss_start": float(c.losses[0]),
+        "loss_best": c.best,
+        "loss_end": c.end,
+        "loss_highest": float(c.losses.max()),
         "gradient_norm_start": e.gradient[0],
         "gradient_norm_end": e.gradient[1],
-        "noise_share_late": float(np.median(c.noise[-3:])) / c.fall if c.fall > 0 else None,
     }
+    return {name: value for name, value in facts.items() if math.isfinite(value)}
 
 
 def _percent(share: float) -> str:
