@@ -127,11 +127,12 @@ def live_ticker(line: Any, began: float) -> Callable[[Intake], None]:
     marks: list[tuple[float, int]] = []
 
     def tick(intake: Intake) -> None:
-        now = time.monotonic()
-        marks.append((now, intake.step))
-        del marks[:-25]
-        (then, before), elapsed = marks[0], now - began
-        rate = (intake.step - before) / (now - then) if now > then else None
-        line.update(watching(intake.step, intake.now.get(LOSS.name), intake.now.get(LR.name), rate, elapsed))
+        now, rate = time.monotonic(), None
+        if intake.step:
+            marks.append((now, intake.step))
+            del marks[:-25]
+            then, before = marks[0]
+            rate = (intake.step - before) / (now - then) if now > then else None
+        line.update(watching(intake.step, intake.now.get(LOSS.name), intake.now.get(LR.name), rate, now - began))
 
     return tick

@@ -275,8 +275,15 @@ def _untried(diagnosis: Diagnosis, reason: str) -> Diagnosis:
 
 def _hindrances(watched: Watched, keeper: Keeper) -> list[str]:
     """What kept us from seeing or keeping all there was."""
-    problems = {"The script was not watched to its end": watched.problem, "The recording was not kept": keeper.problem}
-    return [f"{what}: {why}." for what, why in problems.items() if why]
+    facts = watched.recording.run.facts
+    found = []
+    if watched.problem:
+        found.append(f"The script was not watched to its end: {watched.problem}.")
+    elif "torch" in facts and "reached_end" not in facts:
+        found.append("The script ended without Python's own end (os._exit or a crash): its last 0.1 s may be missing.")
+    if keeper.problem:
+        found.append(f"The recording was not kept: {keeper.problem}.")
+    return found
 
 
 def _nothing_seen(recording: Recording, diagnosis: Diagnosis) -> str:
