@@ -47,7 +47,7 @@ def judge(pairs: Sequence[tuple[Outcome, Outcome]]) -> Judgement:
     if diverged:
         often = f"in {len(diverged)} of {len(pairs)} runs" if len(pairs) > 1 else "with it, too"
         return Judgement(False, False, float("-inf"), f"training went wrong {often}")
-    gains = [_level(before) - _level(after) for before, after in pairs]
+    gains = [_level(before) - after.value for before, after in pairs if after.value is not None]
     gain = statistics.fmean(gains)
     worse = [k for k, g in enumerate(gains) if not g > 0]
     if worse:
@@ -63,7 +63,7 @@ def judge(pairs: Sequence[tuple[Outcome, Outcome]]) -> Judgement:
 
 
 def _level(outcome: Outcome) -> float:
-    """Where a run counts as having ended.
+    """Where an untouched run counts as having ended.
 
     A run that exploded may stand at 2.3, at 1e30 or at NaN: the figure says how soon one looked, not how bad it is,
     and a single one of them would make the spread over the seeds larger than any gain. What all of them have in common
