@@ -131,6 +131,14 @@ def test_a_removed_tree_is_kept(bench: Bench) -> None:
     assert bench.content(notes["d/e/y"]) == "y"
 
 
+def test_content_with_a_second_name_is_copied(bench: Bench) -> None:
+    old(bench, f="old")
+    os.link(bench.work / "f", bench.work / "twin")
+    notes = bench.notes("import os; os.remove('f'); open('twin', 'r+').write('new')")
+    assert bench.content(notes["f"]) == "old"
+    assert bench.content(notes["twin"]) == "old"
+
+
 def test_links_are_kept_as_links(bench: Bench) -> None:
     old(bench, f="x")
     (bench.work / "l").symlink_to("f")

@@ -73,6 +73,47 @@ def test_a_trial_starts_where_the_watched_run_started(doctor: Doctor, deed: str)
         Path("/tmp/gw-test-fixed").unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("confine", [True, False], ids=["with Landlock", "without"])
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "open('big', 'r+b').write(b'new')",
+        "open('big', 'a').write('new')",
+        "open('big', 'w').write('new')",
+        "os.truncate('big', 3)",
+        "os.chmod('big', 0o600)",
+        "os.utime('big')",
+        "os.link('big', 'twin'); open('twin', 'r+b').write(b'new')",
+        "os.rename('big', 'moved'); open('moved', 'r+b').write(b'new')",
+        "os.remove('big'), os.remove('data/1')",
+        "open('data/1', 'w').write('new')",
+        "open('data/new', 'w').write('new')",
+        "os.makedirs('data/a/b')",
+        "import shutil; shutil.rmtree('data')",
+        "import shutil; shutil.copy('train.py', 'data/1')",
+        "os.rename('data', 'moved'); open('moved/1', 'w').write('new')",
+        "os.chdir('data'); open('1', 'w').write('new')",
+        "os.system('rm -rf data big; mkdir data; touch data/1')",
+        "open('linked/1', 'w').write('new')",
+        "fd = os.open('data', os.O_RDONLY); os.remove('data/1')",
+    ],
+)
+def test_what_only_a_trial_writes_stays_in_it(
+    doctor: Doctor, deed: str, confine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "_MOST_REAL_ENTRIES", 1)  # `data` is a link, as a big folder is
+    monkeypatch.setattr(sandbox, "_SMALL", 1000)
+    (doctor.work / "big").write_bytes(b"0" * 5000)
+    for n in range(5):
+        write(doctor.work / "data" / str(n), "x" * 2000)
+    (doctor.work / "linked").symlink_to("data")
+    # The luck of a trial, say, leads it to something else.
+    doctor.watch(f"import os\nif os.environ.get('MPLBACKEND') == 'Agg': {deed}")
+    ran, violation = doctor.trial(confine)
+    assert violation is None
+    ran.ok()
+
+
 def test_paths_among_the_arguments_and_in_the_environment_are_moved(doctor: Doctor) -> None:
     doctor.env["RESULTS"] = str(doctor.home / "results")
     doctor.same(

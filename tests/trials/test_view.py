@@ -103,6 +103,30 @@ def test_huge_folders_are_refused_or_shown_in_part(
     assert os.listdir(mirror.inside(str(original / "data"))) == ["deep"]
 
 
+def test_workers_may_claim_the_same_at_once(mirror: View, original: Path) -> None:
+    for n in range(200):
+        (original / "data" / str(n)).write_text("x")
+    before = tree(original)
+    ready, go = os.pipe()
+    workers = []
+    for _ in range(6):
+        if not (pid := os.fork()):
+            try:
+                os.close(go), os.read(ready, 1)
+                for n in range(0, 200, 20):
+                    mirror.claim(mirror.inside(str(original / "data" / str(n))))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        workers.append(pid)
+    os.close(go), os.close(ready)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers] == [0] * 6
+    assert len(os.listdir(mirror.inside(str(original / "data")))) == 202
+    assert tree(original) == before
+    for n in range(200):
+        (original / "data" / str(n)).unlink()
+
+
 NAMES = st.sampled_from(["data", "deep", "x", "y", "latest", "absolute", "dangling", "new", "..", "."])
 
 

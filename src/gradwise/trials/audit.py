@@ -22,6 +22,8 @@ from gradwise.trials.surroundings import caller, on_behalf_of, shared_places
 
 Report = Callable[[str, dict[str, Any]], None]
 
+_COARSE = 5  # CLOCK_REALTIME_COARSE, by which file systems set their times
+
 KEPT_BYTES = 512 << 20  # of old content, in all
 _MOST_NOTES = 20_000
 _PLAIN = frozenset({effects.READ, effects.ENTER, effects.TREE})  # change nothing by themselves
@@ -65,12 +67,13 @@ class Audit:
         self.limit = limit
         self.ignore = tuple(ignore)
         self.pid = os.getpid()
-        self.since = time.time_ns()
+        self.since = time.clock_gettime_ns(_COARSE)
         self.notes = 0
         self.kept_bytes = 0
         self._kept = 0
         self._seen: set[tuple[str, ...]] = set()
         self._existed: dict[str, bool] = {}  # path -> whether it did before the script started
+        self._shared: set[tuple[int, int]] = set()  # old inodes with several names
         self._settled: set[str] = set()  # paths whose old content is kept, or can't be
         self._temporary: set[str] = set()
         self._lock = threading.RLock()
@@ -149,7 +152,7 @@ class Audit:
     def _tell_file(self, effect: effects.FileEffect, path: str, at: str, before: os.stat_result | None) -> None:
         name = effect.path if isinstance(effect.path, int) else os.fsdecode(effect.path)
         kept = None
-        existed = self._existed.setdefault(path, before is not None and before.st_ctime_ns <= self.since)
+        existed = self._existed.setdefault(path, before is not None and self._is_old(before))
         if effect.verb != effects.TOUCH and path not in self._settled:
             if existed and before is not None:
                 kept = self._keep(path, before, effect.verb)
@@ -163,6 +166,14 @@ class Audit:
             "kept": kept,
             "by": on_behalf_of(caller()),
         })  # fmt: skip
+
+    def _is_old(self, before: os.stat_result) -> bool:
+        """Whether a file, seen for the first time, was there when the script started and is as it was."""
+        inode = (before.st_dev, before.st_ino)
+        old = before.st_ctime_ns < self.since or inode in self._shared
+        if old and before.st_nlink > 1:  # what is done to one name shows in the change time of the other
+            self._shared.add(inode)
+        return old
 
     def _folder_goes(self, effect: effects.FileEffect, path: str, at: str) -> None:
         """Before a folder is renamed: keep all that is in it."""

@@ -1,9 +1,10 @@
 """A copy-on-write view of the file system, made of symbolic links and, where something is written, of copies.
 
 Below `base` every path of the machine can be found: `base/home/ann/run` stands for `/home/ann/run`. What nobody
-wrote yet is a *stand-in*, a symbolic link to the original, be it one file or a whole tree. `View.claim` turns the
-stand-ins on the way to a path into real folders (full of stand-ins) and real files, so that writing to it touches
-nothing of the original. The supervisor builds a view with it, the guard inside a trial claims before each write.
+wrote yet is a *stand-in*, a symbolic link to the original, be it one file or a whole tree; it is known by leading
+out of the view, into which all other links are led. `View.claim` turns the stand-ins on the way to a path into real
+folders (full of stand-ins) and real files, so that writing to it touches nothing of the original. The supervisor
+builds a view with it, the guard inside a trial claims before each write.
 
 Because the view has the shape of the file system, `../data` or the folder of `__file__` lead where they led before.
 Standard library only.
@@ -28,7 +29,7 @@ _MOST_LINKS = 40  # as the kernel has it
 
 
 class OutsideError(Exception):
-    """A path leads out of the view."""
+    """A path climbs out of the view."""
 
 
 class View:
@@ -69,7 +70,7 @@ class View:
         With `sparse`, a folder on the way that holds too much to be listed shows only the entry that is needed.
 
         Raises:
-            OutsideError: where it leads out of the view.
+            OutsideError: where it climbs out of the view.
             OSError: where a copy can't be made (no space, no permission, a folder with too many entries).
         """
         here = self.base
@@ -89,7 +90,7 @@ class View:
                 continue
             if not todo and verb in effects.ON_NAME:
                 return here
-            if target == self.outside(here):
+            if os.path.isabs(target) and target not in self:
                 only = todo[-1] if sparse and todo else None
                 self._own(here, content=bool(todo) or verb != effects.REPLACE, only=only)
                 continue
@@ -97,8 +98,6 @@ class View:
             if links > _MOST_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             if os.path.isabs(target):
-                if target not in self:
-                    raise OutsideError(target)
                 here, target = self.base, target[len(self.base) :]
             else:
                 here = os.path.dirname(here)
@@ -107,9 +106,10 @@ class View:
 
     def _own(self, link: str, *, content: bool, only: str | None) -> None:
         """Replace a stand-in by a real folder of stand-ins, or by a copy of the file."""
-        real = self.outside(link)
         with self._locked():
-            if not os.path.islink(link):  # another process of the trial was quicker
+            try:
+                real = os.readlink(link)
+            except OSError:  # another process of the trial was quicker
                 return
             try:
                 mode = os.stat(real).st_mode
@@ -118,20 +118,19 @@ class View:
                 return
             made = os.path.join(self.making, next(self._names))
             if stat.S_ISDIR(mode):
-                self._fill(made, real, link, only)
+                self._fill(made, real, only)
                 exchange(made, link)
                 os.unlink(made)
             elif stat.S_ISREG(mode):
                 copy_file(real, made, content=content)
                 os.replace(made, link)
 
-    def _fill(self, folder: str, real: str, shown: str | None = None, only: str | None = None) -> None:
-        """Make `folder`, which is going to be shown as `shown`, hold a stand-in for each entry of `real`."""
+    def _fill(self, folder: str, real: str, only: str | None = None) -> None:
+        """Make `folder` hold a stand-in for each entry of `real`."""
         os.mkdir(folder)
-        shown = self.outside(shown or folder)
         for name, target in self._entries(real, only):
             if name not in HIDDEN:
-                stand_in = os.path.join(shown, name) if target is None else self._retarget(target)
+                stand_in = os.path.join(real, name) if target is None else self._retarget(target)
                 os.symlink(stand_in, os.path.join(folder, name))
 
     def _entries(self, real: str, only: str | None) -> list[tuple[str, str | None]]:
