@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"watch": "gradwise.session", "Watch": "gradwise.session", "schedules": "", "Intervention": "gradwise.interventions"}
+_PUBLIC = {
+    "watch": "gradwise.session",
+    "Watch": "gradwise.session",
+    "schedules": "",
+    "Intervention": "gradwise.interventions",
+}
 
 __all__ = ["Watch", "__version__", "watch"]
 

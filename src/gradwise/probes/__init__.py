@@ -1,1 +1,1 @@
-"""TODO."""
+"""Getting signals out of live training: hooks on optimizers, backward passes, loss functions and modules."""
