@@ -130,6 +130,8 @@ def _with_looks(base: Evidence, curve: Curve, recording: Recording, promise: Ser
     below = curve.level <= curve.start - 0.9 * curve.fall
     descended = float(curve.centre[int(np.argmax(below))]) if below.any() else float(last)
     early, late = 0.2 * last, 0.6 * last
+    if not (kept.steps > late).any():
+        late = early  # looks were too dear to go on to the end: the latest there are
     # What is not surely a fall must not make every promise look large beside it.
     fell = curve.sigmas(curve.fall) > 3
     fall = max(curve.fall, 3 * curve.start_error)
