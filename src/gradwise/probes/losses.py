@@ -10,9 +10,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradwise.probes import places
-from gradwise.probes.patches import Patches
+from gradwise.probes.patches import Patches, hide_from_traceback
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.sampling import Meter
+from gradwise.recording import signals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,36 +24,62 @@ LOSS_FUNCTIONS = (
     "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss", "poisson_nll_loss",
     "smooth_l1_loss", "soft_margin_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss",
 )  # fmt: skip
+_PLACES = 64
+
+Fail = Callable[[str, Exception], None]
 
 
 class Unscaler:
     """Remembers which tensor each of GradScaler's scaled losses came from, until that loss is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
         self.scaled: dict[int, tuple[weakref.ref[Any], Any]] = {}
+        self._scale: float | None = None
+        self._scaler: Callable[[], Any] = lambda: None
 
-    def install(self, torch: ModuleType, patches: Patches) -> None:
+    def install(self, torch: ModuleType, patches: Patches, fail: Fail) -> None:
         """Watch `GradScaler.scale`."""
-        scaler = torch.amp.GradScaler
+        tensor_type = torch.Tensor
 
-        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-            @functools.wraps(original)
-            def scale(this: Any, outputs: Any) -> Any:
-                scaled = original(this, outputs)
-                if isinstance(scaled, torch.Tensor) and scaled is not outputs:
+        def note(scaler: Any, scaled: Any, outputs: Any) -> None:
+            try:
+                if isinstance(scaled, tensor_type) and scaled is not outputs:
                     key = id(scaled)
                     gone = weakref.ref(scaled, lambda _: self.scaled.pop(key, None))
                     self.scaled[key] = (gone, outputs.detach())
+                    self._scaler = weakref.ref(scaler)
+            except Exception as error:
+                fail("GradScaler.scale", error)
+
+        patches.keep_compiler_out(note)
+
+        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            def scale(this: Any, outputs: Any) -> Any:
+                try:
+                    scaled = original(this, outputs)
+                except BaseException:
+                    hide_from_traceback()
+                    raise
+                note(this, scaled, outputs)
                 return scaled
 
             return scale
 
-        patches.replace(scaler, "scale", wrap)
+        patches.replace(torch.amp.GradScaler, "scale", wrap)
 
     def original(self, loss: Tensor) -> Tensor:
         """The loss before scaling."""
         found = self.scaled.get(id(loss))
         return loss if found is None or found[0]() is not loss else found[1]
+
+    def record_scale(self, step: int) -> None:
+        """Record the loss scale where it changed since it was recorded last (reading it may wait for a device)."""
+        scaler = self._scaler()
+        scale = None if scaler is None else scaler.get_scale()
+        if scale is not None and scale != self._scale:
+            self._scale = scale
+            self.recorder.point(signals.SCALE, 0, step, (scale,))
 
 
 class Validation:
@@ -60,20 +87,21 @@ class Validation:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self._sources: dict[Any, int] = {}
         self.open: dict[int, list[Any]] = {}
+        self._sources: dict[Any, int] = {}
 
     def see(self, value: Any, rows: int) -> None:
         """One loss evaluated without gradient; `value` is its mean, a float or a tensor on a device."""
-        key = places.call_key()
+        frames = places.callers()
+        key = tuple([(f.f_code.co_filename, f.f_lineno) for f in frames])
         source = self._sources.get(key)
         if source is None:
-            if len(self._sources) >= 64:
+            if len(self._sources) >= _PLACES:
                 return
             source = self._sources[key] = len(self._sources)
-            if key:
-                callers = [places.place(code, line) for code, line in key]
-                self.recorder.validation_place(source, callers[0], callers[1:])
+            if frames:
+                place, *callers = [places.place_of(frame) for frame in frames]
+                self.recorder.validation_place(source, place, callers)
         total = self.open.get(source)
         if total is None:
             self.open[source] = [value * rows, rows]
@@ -83,33 +111,37 @@ class Validation:
 
     def close(self, step: int) -> None:
         """A step follows: every open pass is complete."""
-        if self.open:
-            for source, (total, rows) in self.open.items():
-                self.recorder.validation(source, step, float(total) / rows)
-            self.open.clear()
+        passes, self.open = self.open, {}
+        for source, (total, rows) in passes.items():
+            self.recorder.validation(source, step, float(total) / rows)
 
 
 class LossCalls:
-    """Patches torch's loss functions: while training they only note their arguments, while evaluating their values."""
+    """Watches torch's loss functions: while training only their arguments are noted, while evaluating their values."""
 
-    def __init__(self, torch: ModuleType, validation: Validation, meter: Meter) -> None:
-        self.torch, self.validation, self.meter = torch, validation, meter
-        self.last: tuple[weakref.ref[Any] | None, weakref.ref[Any] | None, str] = (None, None, "")
+    def __init__(self, torch: ModuleType, validation: Validation, meter: Meter, fail: Fail) -> None:
+        self.torch, self.validation, self.meter, self.fail = torch, validation, meter, fail
+        self.name = ""
+        self._last: tuple[weakref.ref[Any] | None, weakref.ref[Any] | None] = (None, None)
+        self._patches = Patches(torch)
 
     def install(self, patches: Patches) -> None:
-        """Replace each loss function by one that looks at what passes; scripting sees the originals."""
-        functional = self.torch.nn.functional
+        """Put a stand-in in place of each loss function."""
+        self._patches = patches
+        patches.keep_compiler_out(self._see)
         for name in LOSS_FUNCTIONS:
-            if hasattr(functional, name):
-                patches.replace(functional, name, functools.partial(self._wrap, name))
-        patches.hide_while(self.torch.jit, "script", functional, LOSS_FUNCTIONS)
+            if hasattr(self.torch.nn.functional, name):
+                patches.replace(self.torch.nn.functional, name, functools.partial(self._wrap, name))
 
     def _wrap(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         compiling, see = self.torch.compiler.is_compiling, self._see
 
-        @functools.wraps(original)
         def loss(*args: Any, **kwargs: Any) -> Any:
-            out = original(*args, **kwargs)
+            try:
+                out = original(*args, **kwargs)
+            except BaseException:
+                hide_from_traceback()
+                raise
             if not compiling():
                 see(name, args, kwargs, out)
             return out
@@ -117,13 +149,24 @@ class LossCalls:
         return loss
 
     def _see(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
-        began = perf_counter()
+        if not self._patches.active:
+            return
         try:
-            given = args[0] if args else next(iter(kwargs.values()), None)
+            output = args[0] if args else kwargs.get("input")
+            target = args[1] if len(args) > 1 else kwargs.get("target")
             if self.torch.is_grad_enabled():
                 # Weakly: a reference of ours must not keep the output alive through the backward pass.
-                self.last = (_weak(given), _weak(args[1] if len(args) > 1 else kwargs.get("target")), name)
-                return
+                self._last = weakref.ref(output), None if target is None else weakref.ref(target)
+                self.name = name
+            else:
+                self._evaluated(output, kwargs, out)
+        except Exception as error:
+            self.fail("loss", error)
+
+    def _evaluated(self, given: Any, kwargs: Any, out: Any) -> None:
+        began = perf_counter()
+        # What was computed with gradient belongs to training: a metric of the batch, or a custom autograd function.
+        if not given.requires_grad and not self.torch._C._get_tracing_state():
             rows = int(given.shape[0]) if given.dim() else 1
             if rows:
                 value = out.detach()
@@ -132,20 +175,13 @@ class LossCalls:
                 elif kwargs.get("reduction") == "sum":
                     value = value / rows
                 self.validation.see(value.item() if value.is_cpu else value, rows)
-        except Exception as error:
-            self.validation.recorder.event("probe-failed", data={"probe": "loss", "error": repr(error)})
-        finally:
-            self.meter.spent += perf_counter() - began
+        self.meter.spent += perf_counter() - began
 
-    def batch(self) -> int:
+    def last(self) -> list[Any]:
+        """Output and target that the last loss function in training was given, None for one that is gone."""
+        return [None if ref is None else ref() for ref in self._last]
+
+    def rows(self) -> int:
         """Rows the last loss call saw, 0 where its arguments are gone."""
-        reference = self.last[0]
-        given: Any = None if reference is None else reference()
+        given = self.last()[0]
         return 0 if given is None or not given.dim() else int(given.shape[0])
-
-
-def _weak(value: Any) -> weakref.ref[Any] | None:
-    try:
-        return weakref.ref(value)
-    except TypeError:
-        return None

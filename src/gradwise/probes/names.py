@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -13,31 +12,44 @@ from gradwise.probes.patches import Patches
 if TYPE_CHECKING:
     from torch.nn import Module
 
+# Wrappers around the user's module, and the attribute it is under in them: not part of the names the user knows.
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+    "AveragedModel": "module",
+}
+
 
 class Names:
     """Knows the modules a script has asked for parameters; names a parameter after the largest of them."""
 
     def __init__(self) -> None:
         self._roots: dict[int, weakref.ref[Any]] = {}
-        self._names: dict[int, str] = {}
+        self._names: dict[int, tuple[weakref.ref[Any], str]] = {}
         self._stale = True
 
     def install(self, torch: ModuleType, patches: Patches) -> None:
         """Watch `Module.parameters` and `Module.named_parameters`."""
+        compiling, add = torch.compiler.is_compiling, patches.keep_compiler_out(self.add)
+
+        def wrap(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+            def watched(module: Module, *args: Any, **kwargs: Any) -> Iterator[Any]:
+                if not compiling():
+                    add(module)
+                return original(module, *args, **kwargs)
+
+            return watched
+
         for method in ("parameters", "named_parameters"):
-            patches.replace(torch.nn.Module, method, self._wrap)
-
-    def _wrap(self, original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-        @functools.wraps(original)
-        def watched(module: Module, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            self.add(module)
-            return original(module, *args, **kwargs)
-
-        return watched
+            patches.replace(torch.nn.Module, method, wrap)
 
     def add(self, module: Module) -> None:
         """A module whose parameters may be trained."""
-        if id(module) not in self._roots:
+        known = self._roots.get(id(module))
+        if known is None or known() is not module:
             self._roots[id(module)] = weakref.ref(module)
             self._stale = True
 
@@ -49,21 +61,41 @@ class Names:
         """The parameter's name, None where no module is known to hold it."""
         if self._stale:
             self._collect()
-        return self._names.get(id(parameter))
+        found = self._names.get(id(parameter))
+        return None if found is None or found[0]() is not parameter else found[1]
 
     def _collect(self) -> None:
         self._stale = False
-        modules = [m for m in (ref() for ref in list(self._roots.values())) if m is not None]
+        self._roots = {i: ref for i, ref in self._roots.items() if ref() is not None}
+        modules = [m for m in (ref() for ref in self._roots.values()) if m is not None]
         inner = {id(child) for m in modules for child in m.modules() if child is not m}
         roots = [m for m in modules if id(m) not in inner]
-        several = len(roots) > 1
-        names: dict[int, str] = {}
+        self._names = {}
+        used: dict[str, int] = {}
         for root in roots:
-            prefix = f"{type(root).__name__}." if several else ""
-            for path, child in root.named_modules():
-                for name, parameter in child._parameters.items():
-                    if parameter is not None:
-                        full = f"{path}.{name}" if path else name
-                        names.setdefault(id(parameter), prefix + full.removeprefix("_orig_mod."))
-        self._names = names
-        self._stale = False
+            kind = type(_unwrapped(root)).__name__
+            used[kind] = used.get(kind, 0) + 1
+            # Among several models each name tells which; two of a kind are numbered.
+            prefix = "" if len(roots) == 1 else f"{kind}." if used[kind] == 1 else f"{kind}{used[kind]}."
+            for name, parameter in _parameters(root):
+                self._names.setdefault(id(parameter), (weakref.ref(parameter), prefix + name))
+
+
+def _unwrapped(module: Any) -> Any:
+    inner = getattr(module, _WRAPPERS.get(type(module).__name__, ""), None)
+    return module if inner is None else _unwrapped(inner)
+
+
+def _parameters(root: Any) -> Iterator[tuple[str, Any]]:
+    """The parameters below a module, by the names they would have without wrappers."""
+    stack, seen = [("", root)], set()
+    while stack:
+        path, module = stack.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield from ((path + name, p) for name, p in module._parameters.items() if p is not None)
+        transparent = _WRAPPERS.get(type(module).__name__)
+        for name, child in reversed(module._modules.items()):
+            if child is not None:
+                stack.append((path if name == transparent else f"{path}{name}.", child))

@@ -15,7 +15,7 @@ def origin(
     torch: ModuleType,
     loss: float,
     parameters: Iterable[tuple[str, Tensor]],
-    inputs: Sequence[Any],
+    given: Sequence[Tensor | None],
     loss_name: str,
 ) -> dict[str, Any]:
     """What is finite and what isn't when the first non-finite loss appears.
@@ -25,9 +25,7 @@ def origin(
     """
     with torch.no_grad():
         bad = [name for name, p in parameters if not _finite(torch, p)]
-        given = [t() if t is not None else None for t in inputs]
-        states = ["gone" if t is None else "fine" if _finite(torch, t) else "broken" for t in given]
-        output, target = states
+        output, target = ["gone" if t is None else "fine" if _finite(torch, t) else "broken" for t in given]
     if bad:
         stage = "parameters"
     elif target == "broken":

@@ -13,37 +13,43 @@ from gradwise.recording.recording import Place
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARY = tuple(
     {
-        os.path.join(os.path.realpath(p), "")
-        for p in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-        if p
+        os.path.join(form, "")
+        for path in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+        if path
+        for form in (path, os.path.realpath(path))
     }
 )
 _MARKS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-_kinds: dict[CodeType, int] = {}
+_kinds: dict[str, int] = {}
 _USER, _PACKAGE, _INSIDE = 2, 1, 0
 
 
-def _kind(code: CodeType) -> int:
-    """0 for Python, torch and gradwise themselves, 1 for other installed packages, 2 for the user's own files."""
-    kind = _kinds.get(code)
+def _kind(name: str) -> int:
+    """0 for files of Python, torch and gradwise themselves, 1 for other installed packages, 2 for the user's own."""
+    kind = _kinds.get(name)
     if kind is None:
-        name = code.co_filename
         if name.startswith((_OURS, "<frozen", "<string>", "<torch", "<eval_with_key")):
             kind = _INSIDE
         elif any(mark in name for mark in _MARKS):
             after = next(name.split(mark, 1)[1] for mark in _MARKS if mark in name)
             kind = _INSIDE if after.split(os.sep, 1)[0] == "torch" else _PACKAGE
         else:
-            kind = _INSIDE if name.startswith(_LIBRARY) else _USER
-        _kinds[code] = kind
+            kind = _INSIDE if name.startswith((*_LIBRARY, _torch())) else _USER
+        _kinds[name] = kind
     return kind
+
+
+def _torch() -> str:
+    """Where torch lies (a build of one's own need not lie in site-packages)."""
+    file = getattr(sys.modules.get("torch"), "__file__", None)
+    return os.path.join(os.path.dirname(file), "") if file else _OURS
 
 
 def user_frame(frame: FrameType | None) -> FrameType | None:
     """The innermost frame from `frame` outwards in the user's own files, else in a package that isn't torch."""
     package = None
     while frame is not None:
-        kind = _kind(frame.f_code)
+        kind = _kind(frame.f_code.co_filename)
         if kind == _USER:
             return frame
         if kind == _PACKAGE and package is None:
@@ -58,15 +64,15 @@ def here() -> Place | None:
     return None if frame is None else place_of(frame)
 
 
-def call_key(levels: int = 3) -> tuple[tuple[CodeType, int], ...]:
-    """What tells one call path from another: the innermost `levels` user frames, as (code, line)."""
-    key: list[tuple[CodeType, int]] = []
+def callers(levels: int = 3) -> list[FrameType]:
+    """The innermost `levels` user frames, which tell one call path from another."""
+    found: list[FrameType] = []
     frame = user_frame(sys._getframe(1))
-    while frame is not None and len(key) < levels:
-        if _kind(frame.f_code) == _USER or not key:
-            key.append((frame.f_code, frame.f_lineno))
+    while frame is not None and len(found) < levels:
+        if not found or _kind(frame.f_code.co_filename) == _USER:
+            found.append(frame)
         frame = frame.f_back
-    return tuple(key)
+    return found
 
 
 def place(code: CodeType, line: int) -> Place:

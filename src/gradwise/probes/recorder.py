@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -28,20 +28,27 @@ class Channel:
         self.steps = array("q")
         self.values = array("d")
 
-    def add(self, step: int, value: float) -> None:
-        """One point."""
+    def add(self, step: int, *values: float) -> None:
+        """One point: a value, or one per label."""
         self.steps.append(step)
-        self.values.append(value)
+        self.values.extend(values)
 
 
 class Recorder:
-    """Collects points, optimizers and events of one run; nothing it does can raise into the training script."""
+    """Collects points, optimizers and events of one run; nothing it does can raise into the training script.
+
+    Attributes:
+        epoch: when the recording began, by `perf_counter`.
+        due: when to flush next.
+        sources: called at each flush, to add the points they hold.
+    """
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.epoch = perf_counter()
+        self.due = self.epoch + INTERVAL
+        self.sources: list[Callable[[], None]] = []
         self._channels: dict[tuple[str, int], Channel] = {}
-        self._flushed = self.epoch
 
     def channel(self, signal: Signal, source: int = 0, labels: tuple[str, ...] = ()) -> Channel:
         """The channel of a series, declared to the sink on first use and again where its columns change."""
@@ -81,20 +88,18 @@ class Recorder:
         """Facts about the run as a whole."""
         self.sink.message("facts", facts)
 
-    def flush(self, now: float | None = None) -> None:
-        """Hand on everything buffered."""
+    def flush(self) -> None:
+        """Hand on everything there is."""
+        for source in self.sources:
+            source()
         for channel in self._channels.values():
             if channel.steps:
                 self._hand_on(channel)
         self.sink.flush()
-        self._flushed = perf_counter() if now is None else now
+        self.due = perf_counter() + INTERVAL
 
     def _hand_on(self, channel: Channel) -> None:
-        # Tracked optimizers keep their channels' arrays at hand, so these are emptied, not replaced.
+        # Emptied, not replaced: whoever writes often keeps the channel at hand.
         self.sink.points(channel.id, channel.steps, channel.values)
         del channel.steps[:]
         del channel.values[:]
-
-    def due(self, now: float) -> bool:
-        """Whether the last flush was `INTERVAL` seconds ago."""
-        return now - self._flushed > INTERVAL

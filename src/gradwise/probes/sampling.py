@@ -23,8 +23,19 @@ def due(step: int, thinning: int = 0) -> bool:
     `thinning` halves the rate that many times. The grids are nested: a thinner recording holds a subset of the steps
     of a denser one.
     """
-    period = max(_PERIOD, 1 << max(0, step.bit_length() - 7)) << thinning
-    return step % period == 0 or step in FIRST
+    return step % (_period(step) << thinning) == 0 or step in FIRST
+
+
+def next_due(step: int) -> int:
+    """The first step after `step` that is due."""
+    if step < FIRST[-1]:
+        return next(first for first in FIRST if first > step)
+    period = _period(step + 1)
+    return (step // period + 1) * period
+
+
+def _period(step: int) -> int:
+    return max(_PERIOD, 1 << max(0, step.bit_length() - 7))
 
 
 @dataclass(slots=True)
@@ -63,7 +74,6 @@ class Meter:
 
     def looked(self, cost: float) -> None:
         """A look took `cost` seconds: the cheapest of late is what the next will cost, hiccups of the machine aside."""
-        self.looks += cost
         self.look_cost = min(cost, 1.5 * self.look_cost) if self.look_cost else cost
 
     @property

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _TOTAL = 1 << 20
 _LEAST, _MOST = 1024, 65536
 
-Vector = NDArray[np.float32]
+# float32, or float64 where a tensor has that precision.
+Vector = NDArray[np.floating[Any]]
 
 
 class Layout:
@@ -26,6 +27,9 @@ class Layout:
     Tensors of more than `cap` elements (65,536; less where there are very many tensors) stand for themselves by that
     many evenly spaced elements, and sums over them are scaled up accordingly: a look then costs the same on a model
     of any size, in time and in memory.
+
+    Args:
+        numbers: how many real numbers each tensor holds (`number_of`).
     """
 
     def __init__(self, numbers: Sequence[int]) -> None:
@@ -48,7 +52,7 @@ class Layout:
         return stride + 1 if stride > 1 and stride % 2 == 0 else max(stride, 1)
 
     def gather(self, tensors: Sequence[Tensor | None]) -> Vector:
-        """The elements of `tensors` (None counts as zeros) as one float32 vector in the host's memory."""
+        """The elements of `tensors` (None counts as zeros) as one vector in the host's memory."""
         import torch
 
         with torch.no_grad():
@@ -59,64 +63,91 @@ class Layout:
                     if flat.dtype is torch.float32 and flat.is_cpu and len(flat) == self.size:
                         whole: Vector = flat.numpy()
                         return whole
-            pieces = []
-            for tensor, number, stride in zip(tensors, self.numbers, self.strides, strict=True):
-                pieces.append(_piece(tensor, number, stride))
-            devices = {p.device for p in pieces}
-            if len(devices) > 1:
+            pieces = [_piece(t, n, s) for t, n, s in zip(tensors, self.numbers, self.strides, strict=True)]
+            if len({p.device for p in pieces}) > 1:
                 pieces = [p.cpu() for p in pieces]
             gathered: Vector = (torch.cat(pieces) if pieces else torch.empty(0)).cpu().numpy()
         return gathered
 
-    def sums(self, product: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Per-tensor sums of a flat vector of products, scaled up to all elements of each tensor."""
+    def sums(self, a: Vector, b: Vector) -> NDArray[np.float64]:
+        """Per-tensor inner products of two flat vectors, scaled up to all elements of each tensor."""
         total = np.zeros(len(self.numbers))
         if len(self._filled):
-            total[self._filled] = np.add.reduceat(product, self._starts, dtype=np.float64) * self._weights
+            # In double precision throughout: squares of what float32 holds go far beyond its range.
+            product = np.multiply(a, b, dtype=np.float64)
+            total[self._filled] = np.add.reduceat(product, self._starts) * self._weights
         return total
 
     def dot(self, a: Vector, b: Vector) -> float:
         """Inner product of two flat vectors, scaled up to all elements."""
-        return float(a @ b) if self._whole else float(self.sums(a * b).sum())
+        return float(self.sums(a, b).sum())
 
     def cosine(self, a: Vector, b: Vector) -> float:
         """Cosine of two flat vectors; NaN where one of them is zero."""
-        squares = self.dot(a, a) * self.dot(b, b)
-        return self.dot(a, b) / math.sqrt(squares) if squares > 0 else math.nan
+        lengths = math.sqrt(self.dot(a, a)) * math.sqrt(self.dot(b, b))
+        return self.dot(a, b) / lengths if lengths > 0 else math.nan
 
     def bad(self, vector: Vector) -> list[int]:
         """The tensors that hold a value that is not finite."""
-        if np.isfinite(vector.sum(dtype=np.float64)):
-            return []
         good = np.isfinite(vector)
         return [i for i, (a, b) in enumerate(self._slots) if not good[a:b].all()]
 
 
 def _piece(tensor: Tensor | None, number: int, stride: int) -> Tensor:
+    """Every `stride`-th of the `number` elements of a tensor, in the order of its indices."""
     import torch
 
     if tensor is None:
-        return torch.zeros(-(-number // stride))
-    local = getattr(tensor, "to_local", None)
-    flat = (tensor if local is None else local()).detach()
+        return torch.zeros(-(-number // stride), dtype=torch.float32, device="cpu")
+    flat = local(tensor).detach()
     if flat.layout is not torch.strided:
-        flat = flat.to_dense()
-    if flat.is_complex():
-        flat = torch.view_as_real(flat)
-    if stride > 1 and not flat.is_contiguous() and flat.dim():
-        # Never copy a large tensor: whole slices along its first axis stand for it.
-        flat = flat[:: max(1, stride // max(1, flat.numel() // max(flat.shape[0], 1)))]
-    flat = flat.reshape(-1)
-    if stride > 1:
-        wanted = -(-number // stride)
-        flat = flat[::stride] if flat.numel() >= number else flat[:wanted]
-        if flat.numel() < wanted:
-            flat = torch.nn.functional.pad(flat, (0, wanted - flat.numel()))
-    return flat if flat.dtype is torch.float32 else flat.to(torch.float32)
+        flat = _from_sparse(flat, stride)
+    else:
+        if flat.is_complex():
+            flat = torch.view_as_real(flat.resolve_conj())
+        if stride == 1:
+            flat = flat.reshape(-1)
+        elif flat.is_contiguous():
+            flat = flat.view(-1)[::stride]
+        else:
+            # Element by element, since to make it contiguous would copy all of it.
+            wanted = torch.arange(0, flat.numel(), stride, device=flat.device)
+            flat = flat[torch.unravel_index(wanted, flat.shape)]
+    if len(flat) != -(-number // stride):
+        raise ValueError(f"a tensor of {tensor.numel()} elements where one of {number} was expected")
+    return flat if flat.dtype in (torch.float32, torch.float64) else flat.to(torch.float32)
+
+
+def _from_sparse(tensor: Tensor, stride: int) -> Tensor:
+    """Every `stride`-th element of a sparse tensor, as a dense vector, without making all of it dense."""
+    import torch
+
+    if tensor.layout is not torch.sparse_coo:
+        tensor = tensor.to_sparse(layout=torch.sparse_coo)
+    tensor = tensor.coalesce()
+    values, indices = tensor.values(), tensor.indices()
+    if values.is_complex():
+        values = torch.view_as_real(values)
+    below = math.prod(values.shape[1:])
+    sizes = tensor.shape[: tensor.sparse_dim()]
+    first = torch.zeros_like(indices[0])
+    for index, size in zip(indices, sizes, strict=True):
+        first = first * size + index
+    at = first.unsqueeze(1) * below + torch.arange(below, device=values.device)
+    hit = at % stride == 0
+    dense = values.new_zeros(-(-math.prod(sizes) * below // stride))
+    dense[at[hit] // stride] = values.reshape(-1, below)[hit]
+    return dense
+
+
+def local(tensor: Any) -> Tensor:
+    """The part of a distributed tensor that lies here; any other tensor itself."""
+    to_local = getattr(tensor, "to_local", None)
+    part: Tensor = tensor if to_local is None else to_local()
+    return part
 
 
 def number_of(tensor: Tensor) -> int:
     """Real numbers in a tensor (a complex one counts twice), on this device."""
-    local = getattr(tensor, "to_local", None)
-    flat = tensor if local is None else local()
-    return int(flat.numel()) * (2 if flat.is_complex() else 1)
+    part = local(tensor)
+    return int(part.numel()) * (2 if part.is_complex() else 1)

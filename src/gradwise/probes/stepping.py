@@ -1,0 +1,188 @@
+"""Which calls of an optimizer's `step()` are steps of the training, and what happens around them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from types import FrameType, ModuleType
+from typing import Any
+
+from gradwise.probes.losses import Fail, LossCalls
+from gradwise.probes.patches import Patches
+from gradwise.probes.registry import Registry
+from gradwise.probes.sampling import Meter, next_due
+from gradwise.probes.steps import Steps
+from gradwise.probes.tracked import LEARNING, Tracked
+
+
+class Stepping:
+    """The hooks around `step()`.
+
+    The hook before a step only has something to do when it is to be looked at, when it is given a closure, or while it
+    is not known yet how steps nest: an optimizer that steps another one, or calls its base class' step, makes one step
+    and not two. On all other steps a glance at `alert` is all it does.
+
+    Attributes:
+        after_step: called after each step with the optimizer's index and how many steps it has made.
+        within: optimizers that stepped while a backward pass was running, whose loss is not known yet then.
+    """
+
+    def __init__(self, torch: ModuleType, registry: Registry, losses: LossCalls, meter: Meter, fail: Fail) -> None:
+        self.torch, self.registry, self.losses, self.meter, self.fail = torch, registry, losses, meter, fail
+        self.alert = True
+        self.after_step: list[Callable[[int, int], None]] = []
+        self.differentiating = False
+        self.within: list[Tracked] = []
+        self._stack: list[tuple[Tracked, int]] = []
+        self._before_hook: Any = None
+        self._hooks = sys.modules["torch.optim.optimizer"]
+
+    def install(self, patches: Patches, record: Callable[[Steps, float], None]) -> None:
+        """Begin; `record` is called with each step that was made and when."""
+        self._record = record
+        self._patches = patches
+        patches.keep_compiler_out(self._before)
+        patches.keep_compiler_out(self._after)
+        patches.on_undo(self._hooks.register_optimizer_step_post_hook(self._after).remove)
+
+    def attend(self) -> None:
+        """Register the hook before steps: not until training begins, so that it comes after all that change steps."""
+        if self._before_hook is None and self._patches.active:
+            self._before_hook = self._hooks.register_optimizer_step_pre_hook(self._before)
+            self._patches.on_undo(self._before_hook.remove)
+
+    def find(self, optimizer: Any) -> Tracked | None:
+        """The record of an optimizer that steps; None where there are too many of its kind."""
+        if self.registry.made:
+            self.registry.follow_made()
+        self.attend()
+        tracked = self.registry.find(optimizer)
+        self.alert = self.alert or (tracked is not None and tracked.alert)
+        return tracked
+
+    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if not self.alert:
+            return
+        began = perf_counter()
+        try:
+            tracked = self.find(optimizer)
+            if tracked is None:
+                return
+            frame = sys._getframe(1)
+            self.drop_left(frame.f_back)
+            outer = self._stack[-1][0] if self._stack else None
+            self._stack.append((tracked, id(frame)))
+            tracked.calls += 1
+            tracked.repeats = tracked.repeats or outer is tracked
+            tracked.inner = outer is not None and not tracked.repeats
+            tracked.alert = tracked.calls < LEARNING or tracked.repeats
+            if outer is not None:
+                return
+            tracked.closure = bool(args[1:]) or kwargs.get("closure") is not None
+            if tracked.closure:
+                tracked.inside, tracked.evaluated = True, False
+            else:
+                self.look_before(tracked, began)
+        except Exception as error:
+            self.fail("before step", error)
+        finally:
+            self.meter.spent += perf_counter() - began
+
+    def drop_left(self, frame: FrameType | None) -> None:
+        """Forget steps that were left by an exception: their frames are not among the callers from `frame` on."""
+        if not self._stack:
+            return
+        running = set()
+        while frame is not None:
+            running.add(id(frame))
+            frame = frame.f_back
+        while self._stack and self._stack[-1][1] not in running:
+            self._stack.pop()[0].inside = False
+
+    def backward_done(self, loss: Any) -> None:
+        """A backward pass is over: its loss belongs to the steps that were made while it ran, too."""
+        for tracked in self.within:
+            tracked.claim(loss)
+        self.within.clear()
+
+    def look_before(self, tracked: Tracked, began: float) -> None:
+        """Look at what a step begins from, if it is to be looked at."""
+        looks = tracked.looks
+        if not (looks.following or tracked.look_next):
+            return
+        parameters = tracked.parameters()
+        gradients = [p.grad for p in parameters]
+        scale = _grad_scale(tracked.ref())
+        if self._capturing(parameters):
+            tracked.look_next = looks.following = False
+        elif looks.following:
+            looks.follow(tracked.steps, gradients, scale)
+            self._charge(tracked, began)
+            self.meter.looked(looks.cost)
+        else:
+            looks.cost = 0.0
+            looks.open(tracked.steps, parameters, gradients, scale)
+            self._charge(tracked, began)
+
+    def _charge(self, tracked: Steps, began: float) -> None:
+        cost = perf_counter() - began
+        tracked.looks.cost += cost
+        self.meter.looks += cost
+
+    def _capturing(self, tensors: Any) -> bool:
+        """Whether a CUDA graph is being captured, into which nothing of ours may get."""
+        return any(t.is_cuda for t in tensors[:1]) and self.torch.cuda.is_current_stream_capturing()
+
+    def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        began = perf_counter()
+        tracked = self.registry.by_id.get(id(optimizer))
+        try:
+            if tracked is None or tracked.stepped_at is None or tracked.ref() is not optimizer:
+                tracked = self.find(optimizer)
+                if tracked is None:
+                    return
+            stack = self._stack
+            if stack:
+                while stack and stack.pop()[0] is not tracked:
+                    pass
+                if stack:
+                    return
+            if tracked.inner:
+                return
+            self._made(tracked, optimizer, began)
+        except Exception as error:
+            self.fail("after step", error)
+        finally:
+            self.meter.spent += perf_counter() - began
+        if tracked is not None and self.after_step:
+            for callback in self.after_step:
+                callback(tracked.index, tracked.steps)
+
+    def _made(self, tracked: Tracked, optimizer: Any, began: float) -> None:
+        looks = tracked.looks
+        tracked.inside = False
+        if looks.open_at >= 0:
+            looks.close(tracked.parameters())
+            self._charge(tracked, began)
+            tracked.record_batch(self.losses.rows())
+        if self.differentiating and not tracked.backwards:
+            self.within.append(tracked)
+        tracked.record_settings(optimizer.param_groups, looks.following)
+        self._record(tracked, began)
+        if tracked.steps >= tracked.next_due:
+            tracked.look_next = not looks.following and self.meter.affords(tracked.steps, began)
+            tracked.next_due = next_due(tracked.steps)
+        else:
+            tracked.look_next = False
+        tracked.alert = tracked.wants_attention()
+        if tracked.alert:
+            self.alert = True
+        elif self.alert:
+            self.alert = any(t.alert for t in self.registry.followed)
+
+
+def _grad_scale(optimizer: Any) -> float:
+    """GradScaler hands fused optimizers scaled gradients and the scale beside them."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return 1.0 if scale is None else float(scale)
