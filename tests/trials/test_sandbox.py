@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from isolation_helpers import Doctor, run, tree, write
 
-from gradwise.trials import sandbox, snapshot
+from gradwise.trials import scratch as scratches
+from gradwise.trials import snapshot
 from gradwise.trials.sandbox import Isolation, Workspace
 
 STATE = """
@@ -101,8 +102,8 @@ def test_a_trial_starts_where_the_watched_run_started(doctor: Doctor, deed: str)
 def test_what_only_a_trial_writes_stays_in_it(
     doctor: Doctor, deed: str, confine: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "_MOST_REAL_ENTRIES", 1)  # `data` is a link, as a big folder is
-    monkeypatch.setattr(sandbox, "_SMALL", 1000)
+    monkeypatch.setattr(scratches, "_MOST_REAL_ENTRIES", 1)  # `data` is a link, as a big folder is
+    monkeypatch.setattr(scratches, "SMALL", 1000)
     (doctor.work / "big").write_bytes(b"0" * 5000)
     for n in range(5):
         write(doctor.work / "data" / str(n), "x" * 2000)
@@ -296,8 +297,8 @@ def test_content_that_was_too_much_to_keep_is_a_reason(doctor: Doctor) -> None:
 
 
 def test_big_folders_are_links_but_code_is_real(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_MOST_REAL_ENTRIES", 20)
-    monkeypatch.setattr(sandbox, "_SMALL", 10)
+    monkeypatch.setattr(scratches, "_MOST_REAL_ENTRIES", 20)
+    monkeypatch.setattr(scratches, "SMALL", 10)
     for n in range(30):
         write(doctor.work / "src" / "data" / "images" / f"{n}.png", "a picture, not small")
     write(doctor.work / "src" / "package" / "module.py", "x")
@@ -341,7 +342,7 @@ def test_the_scratch_of_a_killed_supervisor_is_swept_and_that_of_a_living_one_is
         with Workspace.before({str(work)!r}) as workspace:
             workspace.after()
             with workspace.scratch() as scratch:
-                print(scratch.top, flush=True)
+                print(scratch.top, workspace.folder, flush=True)
                 if sys.argv[1] == "wait":
                     time.sleep(60)
         """
@@ -350,20 +351,20 @@ def test_the_scratch_of_a_killed_supervisor_is_swept_and_that_of_a_living_one_is
     def start(what: str) -> subprocess.Popen[str]:
         return subprocess.Popen([sys.executable, "-c", code, what], env=env, stdout=subprocess.PIPE, text=True)
 
-    def top(process: subprocess.Popen[str]) -> str:
+    def folders(process: subprocess.Popen[str]) -> list[str]:
         assert process.stdout is not None
-        return process.stdout.readline().strip()
+        return process.stdout.readline().split()
 
     killed, living = start("wait"), start("wait")
-    first, second = top(killed), top(living)
+    left, used = folders(killed), folders(living)
     killed.send_signal(signal.SIGKILL), killed.wait()
-    assert os.path.exists(first)
+    assert all(map(os.path.exists, left))
     assert start("end").wait() == 0
-    assert not os.path.exists(first)
-    assert os.path.exists(second)
+    assert not any(map(os.path.exists, left))
+    assert all(map(os.path.exists, used))
     living.send_signal(signal.SIGINT)  # as Ctrl-C
     living.wait()
-    assert not os.path.exists(second)
+    assert not any(map(os.path.exists, used))
 
 
 def test_reasons_are_short(doctor: Doctor) -> None:

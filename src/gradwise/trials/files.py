@@ -1,12 +1,15 @@
-"""Copying and swapping files, for code that runs inside the user's process as well: standard library only."""
+"""Copying, swapping and removing files, also for code inside the user's process: standard library only."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
 
 _CHUNK = 1 << 24
 _EXCHANGE = 2  # RENAME_EXCHANGE
+_IN_USE = "in use"
 
 
 def copy_file(source: str, target: str, *, content: bool = True) -> None:
@@ -91,3 +94,30 @@ def remove_tree(path: str) -> None:
         os.rmdir(path)
     except OSError:
         pass
+
+
+def hold(folder: str) -> int:
+    """Take the lock that says a folder is in use: a descriptor, to be closed; the lock goes with the process.
+
+    Raises:
+        OSError: where another process holds it.
+    """
+    lock = os.open(os.path.join(folder, _IN_USE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def sweep(folder: str, prefixes: tuple[str, ...]) -> None:
+    """Remove the folders in `folder` with such a name that were held by a process which is gone."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if entry.name.startswith(prefixes) and entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    if entry.stat().st_uid == os.getuid() and os.path.exists(os.path.join(entry.path, _IN_USE)):
+                        lock = hold(entry.path)
+                        remove_tree(entry.path)
+                        os.close(lock)

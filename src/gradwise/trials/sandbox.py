@@ -14,31 +14,25 @@ their old content: else a trial would resume from the checkpoint of the run it i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from gradwise.trials import effects
-from gradwise.trials.environment import compiled_kernels, trial_environment
-from gradwise.trials.files import copy_file, remove_tree
+from gradwise.trials.files import copy_file, hold, remove_tree, sweep
 from gradwise.trials.programs import describe
+from gradwise.trials.scratch import MOST_COPIES, NOT_MOVED, SMALL, Origin, Scratch, holds, inside, paths_in
 from gradwise.trials.snapshot import Entry, Snapshot, compare, open_elsewhere
-from gradwise.trials.surroundings import shared_places, temporary_folders
-from gradwise.trials.view import View
+from gradwise.trials.surroundings import temporary_folders
 
-_PREFIX = "gradwise-trial-"
+_SCRATCH, _KEPT = "gradwise-trial-", "gradwise-kept-"
 # People go on editing while a run lasts; trials take the code and settings it started with.
 _CODE = (".py", ".yaml", ".yml", ".toml", ".json", ".ini", ".cfg", ".sh", ".txt", ".ipynb")
-_SMALL = 1 << 20
-_MOST_COPIES = 1000
-_MOST_REAL_ENTRIES = 20_000  # links made per trial at most; whole folders beyond that are one link
 _PROJECT = (".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg")
 _SHOWN = 5
 
@@ -63,8 +57,9 @@ class Workspace:
         self.argv = tuple(argv)
         self.env = dict(env)
         folders = [self.cwd] if script is None else [self.cwd, _folder_of(os.path.join(self.cwd, script))]
-        self.roots = tuple(r for r in dict.fromkeys(folders) if not _inside(r, [f for f in folders if f != r]))
-        self.folder = tempfile.mkdtemp(prefix="gradwise-kept-")
+        self.roots = tuple(r for r in dict.fromkeys(folders) if not inside(r, [f for f in folders if f != r]))
+        self.folder = tempfile.mkdtemp(prefix=_KEPT)
+        self._lock: int | None = hold(self.folder)
         self.notes: list[Mapping[str, Any]] = []
         self.snapshot = Snapshot()
         self.created: set[str] = set()
@@ -85,7 +80,11 @@ class Workspace:
             script: its path (relative to `cwd` or absolute); None for `-m module`.
             argv: its arguments: paths among them say where it may write.
             env: its environment; this process' by default.
+
+        Raises:
+            OSError: where there is no room for what has to be kept.
         """
+        sweep(tempfile.gettempdir(), (_SCRATCH, _KEPT))
         workspace = cls(cwd, script, argv, os.environ if env is None else env)
         workspace.snapshot = Snapshot.take(workspace.roots)
         workspace._elsewhere = open_elsewhere(workspace.roots)
@@ -110,12 +109,12 @@ class Workspace:
         kept = {note["path"]: self._kept(note["kept"]) for note in notes if note.get("kept") is not None}
         # Where the snapshots look they know better than the notes, which are of what was about to be done.
         noted = {n["path"]: n for n in notes if n["kind"] != "touch" and not self.snapshot.covers(n["path"])}
-        self.created = {p for p in difference.created if not _holds(p, fetched)}
+        self.created = {p for p in difference.created if not holds(p, fetched)}
         self.created |= {p for p, note in noted.items() if not note["existed"] and p not in fetched}
         self.restored, self.lost = {}, set()
         for path, note in noted.items():
             # What moved into a new folder was old already, but not there.
-            if note["existed"] and path not in fetched and not _inside(os.path.dirname(path), self.created):
+            if note["existed"] and path not in fetched and not inside(os.path.dirname(path), self.created):
                 self._restore_from(path, kept.get(path))
         for path in (difference.changed | difference.removed) - fetched - self._elsewhere - self._only_touched():
             entry = self.snapshot.entries[path]
@@ -171,15 +170,28 @@ class Workspace:
         Raises:
             OSError: where it can't be made (no space, no permission).
         """
-        _sweep()
         top, lock = self._make_top()
         try:
-            scratch = Scratch(self, top)
+            scratch = Scratch(self._origin(), top)
             scratch.build()
             yield scratch
         finally:
             remove_tree(top)
             os.close(lock)
+
+    def _origin(self) -> Origin:
+        return Origin(
+            cwd=self.cwd,
+            script=self.script,
+            argv=self.argv,
+            env=self.env,
+            roots=self.roots,
+            snapshot=self.snapshot,
+            created=self.created,
+            restored=self.restored,
+            changed=self.changed,
+            touched=self.created | set(self.restored) | {note["at"] for note in self._files()},
+        )
 
     def _make_top(self) -> tuple[str, int]:
         """A folder for a scratch, and the lock that says it is in use.
@@ -188,18 +200,21 @@ class Workspace:
         keeps what it made by, among other things, the path of the source.
         """
         what = "\0".join([*self.roots, str(os.getuid())])
-        name = _PREFIX + hashlib.sha256(os.fsencode(what)).hexdigest()[:10]
+        name = _SCRATCH + hashlib.sha256(os.fsencode(what)).hexdigest()[:10]
         folder = os.path.realpath(tempfile.gettempdir())
         for number in itertools.count():
             top = os.path.join(folder, f"{name}-{number}")
             with contextlib.suppress(FileExistsError):
                 os.mkdir(top, 0o700)
-                return top, _alive(top)
+                return top, hold(top)
         raise AssertionError  # never: there is always a next number
 
     def close(self) -> None:
         """Forget what was kept."""
         remove_tree(self.folder)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Workspace:
         return self
@@ -218,9 +233,9 @@ class Workspace:
     def _keep_code(self) -> None:
         """Copy code and settings before the run, which may last for days."""
         os.makedirs(os.path.join(self.folder, "code"))
-        small = [p for p, e in self.snapshot.files() if e.size <= _SMALL and p.endswith(_CODE)]
+        small = [p for p, e in self.snapshot.files() if e.size <= SMALL and p.endswith(_CODE)]
         small.sort(key=lambda p: (not p.endswith(".py"), p.count(os.sep)))
-        for number, path in enumerate(small[:_MOST_COPIES]):
+        for number, path in enumerate(small[:MOST_COPIES]):
             copy = os.path.join(self.folder, "code", str(number))
             try:
                 copy_file(path, copy)
@@ -237,7 +252,7 @@ class Workspace:
         at = note["at"]
         return (
             bool(note["relative"])
-            or _inside(at, [*self.roots, *self._projects(), *self._named()])
+            or inside(at, [*self.roots, *self._projects(), *self._named()])
             or at.startswith(temporary_folders())
         )
 
@@ -256,196 +271,16 @@ class Workspace:
 
     def _named(self) -> list[str]:
         """Absolute paths among the arguments and in the environment, which a trial is given changed."""
-        values = [part for word in self.argv for part in _paths_in(word)] + [
-            value for name, value in self.env.items() if os.path.isabs(value) and name not in _NOT_MOVED
+        values = [part for word in self.argv for part in paths_in(word)] + [
+            value for name, value in self.env.items() if os.path.isabs(value) and name not in NOT_MOVED
         ]
         return [os.path.normpath(value) for value in values if os.path.normpath(value) != os.sep]
-
-
-class Scratch:
-    """One trial's copy of the surroundings: `cwd`, `script` and `argv` to run, `environment` to run them in."""
-
-    def __init__(self, workspace: Workspace, top: str) -> None:
-        self.workspace = workspace
-        self.top = top
-        self.temporary = os.path.join(top, "tmp")
-        self.base = os.path.join(top, "root")
-        self.making = os.path.join(top, "making")
-        self._log = os.path.join(top, "violations")
-        self._touched = workspace.created | set(workspace.restored) | {n["at"] for n in workspace._files()}
-        self.cwd = self._moved(workspace.cwd)
-        self.script = None if workspace.script is None else self.map(workspace.script)
-        self.argv = tuple(self.map_word(word) for word in workspace.argv)
-        self.environment = self._environment()
-
-    def map(self, path: str) -> str:
-        """Where a path is found in the scratch; relative ones are the same there.
-
-        Only what belongs to the run is moved: its folders, and what it wrote. All else is left where it is.
-        """
-        if not os.path.isabs(path):
-            return path
-        plain = os.path.normpath(path)
-        own = _inside(plain, self.workspace.roots) or _inside(os.path.realpath(plain), self.workspace.roots)
-        return self._moved(path) if own or _holds(plain, self._touched) else path
-
-    def map_word(self, word: str) -> str:
-        """An argument with the paths in it mapped: `/a/b`, `--out=/a/b`.
-
-        >>> _paths_in("--out=/a/b"), _paths_in("3e-4")
-        (['/a/b'], [])
-        """
-        for path in _paths_in(word):
-            word = word[: len(word) - len(path)] + self.map(path)
-        return word
-
-    def guard(self) -> dict[str, Any]:
-        """The orders for `install_guard` in the trial (JSON)."""
-        keep = [*self.workspace.roots, self.top]
-        shared = [p for p in shared_places(self.environment, keep) if not p.startswith(self.top)]
-        return {
-            "top": self.top,
-            "base": self.base,
-            "making": self.making,
-            "log": self._log,
-            "allowed": shared,
-            "changed": sorted(self.workspace.changed),
-        }
-
-    def violation(self) -> str | None:
-        """The first thing the guard had to stop, in words that complete "the script …"; None where all went well."""
-        try:
-            with open(self._log, encoding="utf-8") as file:
-                return file.readline().strip() or None
-        except OSError:
-            return None
-
-    def build(self) -> None:
-        """Make the view; called once."""
-        os.makedirs(self.temporary)
-        kernels = compiled_kernels(self.workspace.env)
-        if os.path.isdir(kernels):
-            os.symlink(kernels, os.path.join(self.temporary, os.path.basename(kernels)))
-        view = View.make(self.base, self.making)
-        for root in self.workspace.roots:
-            view.claim(view.inside(root), effects.TREE, sparse=True)
-        for folder in self._real_folders():
-            view.claim(view.inside(folder), effects.TREE)
-        for path in self.workspace.created:
-            self._forget(view, path)
-        for path, copy in self.workspace.restored.items():
-            self._restore(view, path, copy)
-        for path in self._small_files():
-            view.claim(view.inside(path), effects.WRITE)
-
-    def _moved(self, path: str) -> str:
-        return self.base + os.path.normpath(path)
-
-    def _environment(self) -> dict[str, str]:
-        env = trial_environment(self.workspace.env, self.temporary)
-        for name, value in self.workspace.env.items():
-            if os.path.isabs(value) and name in env and name not in _NOT_MOVED and env[name] == value:
-                env[name] = os.pathsep.join(self.map(part) for part in value.split(os.pathsep))
-        env["PWD"] = self.cwd
-        return env
-
-    def _real_folders(self) -> list[str]:
-        """Folders to show as real ones, since `rglob`, `os.walk` and the like don't follow links.
-
-        Smaller trees first; what is too big, unless there is code in it, stays one link as high up as can be, where
-        whoever starts at it or above with a name still finds everything.
-        """
-        snapshot = self.workspace.snapshot
-        counts = snapshot.folders()
-        children: dict[str, list[str]] = {}
-        for folder in counts:
-            children.setdefault(os.path.dirname(folder), []).append(folder)
-        with_code = _ancestors(path for path, _ in snapshot.files() if path.endswith(".py"))
-        left = _MOST_REAL_ENTRIES
-        chosen: list[str] = []
-        open_ended = list(self.workspace.roots)
-        while open_ended:
-            for folder in sorted(children.get(open_ended.pop(0), ()), key=counts.__getitem__):
-                if counts[folder] <= left:
-                    left -= counts[folder]
-                    chosen += _with_all_below(folder, children)
-                elif folder in with_code:
-                    chosen.append(folder)
-                    open_ended.append(folder)
-        return [folder for folder in chosen if os.path.isdir(folder)]
-
-    def _small_files(self) -> list[str]:
-        """Files to copy right away: code, so that `__file__` leads into the scratch, then whatever is small."""
-        known = self.workspace.restored
-        small = [
-            path
-            for path, entry in self.workspace.snapshot.files()
-            if entry.size <= _SMALL and path not in known and os.path.isfile(path)
-        ]
-        small.sort(key=lambda p: (not p.endswith(".py"), p.count(os.sep)))
-        return small[: max(0, _MOST_COPIES - len(known))]
-
-    def _forget(self, view: View, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            remove_tree(view.claim(view.inside(path), effects.REMOVE))
-
-    def _restore(self, view: View, path: str, copy: str) -> None:
-        at = view.claim(view.inside(path), effects.MAKE, sparse=True)
-        os.makedirs(os.path.dirname(at) if copy else at, exist_ok=True)
-        if not copy:
-            return
-        if os.path.lexists(at):
-            remove_tree(at)
-        if os.path.islink(copy):
-            os.symlink(view._retarget(os.readlink(copy)), at)
-        else:
-            copy_file(copy, at)
-
-
-# Lists of places to look things up in, not to write to; and what `trial_environment` sees to itself.
-_NOT_MOVED = frozenset({
-    "CONDA_EXE", "CONDA_PREFIX", "HOME", "LD_LIBRARY_PATH", "OLDPWD", "PATH", "PWD", "PYENV_ROOT", "PYTHONHOME",
-    "SHELL", "TEMP", "TMP", "TMPDIR", "VIRTUAL_ENV", "_",
-})  # fmt: skip
 
 
 def _folder_of(script: str) -> str:
     """The folder Python takes as `sys.path[0]`: of a link, that of what it points to."""
     real = os.path.realpath(script)
     return real if os.path.isdir(real) else os.path.dirname(real)
-
-
-def _with_all_below(folder: str, children: Mapping[str, Sequence[str]]) -> list[str]:
-    found = [folder]
-    for each in found:  # grows meanwhile
-        found += children.get(each, ())
-    return found
-
-
-def _ancestors(paths: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    for path in paths:
-        while (path := os.path.dirname(path)) not in found and path != os.sep:
-            found.add(path)
-    return found
-
-
-def _inside(path: str, folders: Iterable[str]) -> bool:
-    return any(path == folder or path.startswith(os.path.join(folder, "")) for folder in folders)
-
-
-def _holds(path: str, others: Iterable[str]) -> bool:
-    """Whether one of `others` is `path` or lies below it."""
-    below = os.path.join(path, "")
-    return any(other == path or other.startswith(below) for other in others)
-
-
-def _paths_in(word: str) -> list[str]:
-    """The absolute path an argument is or ends with."""
-    if os.path.isabs(word):
-        return [word]
-    value = word.partition("=")[2]
-    return [value] if os.path.isabs(value) else []
 
 
 def _same(copy: str, entry: Entry) -> bool:
@@ -462,23 +297,3 @@ def _listed(paths: Sequence[str]) -> str:
     unique = list(dict.fromkeys(paths))
     more = f" and {len(unique) - _SHOWN} more" if len(unique) > _SHOWN else ""
     return ", ".join(unique[:_SHOWN]) + more
-
-
-def _alive(top: str) -> int:
-    """Hold a lock that says the scratch is in use; it goes with the process that holds it."""
-    lock = os.open(os.path.join(top, "alive"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return lock
-
-
-def _sweep() -> None:
-    """Remove the scratches of supervisors that were killed."""
-    folder = tempfile.gettempdir()
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if name.startswith(_PREFIX) and not os.path.islink(path):
-            with contextlib.suppress(OSError):
-                if os.stat(path).st_uid == os.getuid() and os.path.exists(os.path.join(path, "alive")):
-                    lock = _alive(path)
-                    remove_tree(path)
-                    os.close(lock)

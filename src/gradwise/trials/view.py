@@ -130,7 +130,7 @@ class View:
         os.mkdir(folder)
         for name, target in self._entries(real, only):
             if name not in HIDDEN:
-                stand_in = os.path.join(real, name) if target is None else self._retarget(target)
+                stand_in = os.path.join(real, name) if target is None else self.retarget(target)
                 os.symlink(stand_in, os.path.join(folder, name))
 
     def _entries(self, real: str, only: str | None) -> list[tuple[str, str | None]]:
@@ -147,7 +147,7 @@ class View:
             found = [(name, target) for name, target in found if name == only] or [(only, None)]
         return found
 
-    def _retarget(self, target: str) -> str:
+    def retarget(self, target: str) -> str:
         """Where a link of the user's points to in the view: relative ones hold there too."""
         if not os.path.isabs(target):
             return target
