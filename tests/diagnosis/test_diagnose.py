@@ -51,7 +51,7 @@ def test_a_line_that_pays_all_it_promises_is_too_low(share: float, noise: float)
 
 
 def test_a_floor_that_the_rate_holds_up() -> None:
-    # At a standstill the noise lifts the loss by about lr/4 times the squared gradient noise: here an eighth of the fall.
+    # At a standstill the noise lifts the loss by about lr/4 times the squared gradient noise: an eighth of the fall.
     recording = descend(0.4 * EDGE, 4000, noise=3.0)
     e = evidence_of(recording, 0)
     assert e.curve is not None
