@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gradwise.diagnosis.curve import curve_of
 from gradwise.recording.recording import Recording, Series
 from gradwise.recording.signals import LOSS, VALIDATION
 
@@ -58,8 +57,8 @@ def training(recording: Recording, source: int = 0, steps: int | None = None) ->
     tail = loss.values[-max(1, len(loss) // 10) :]
     good = tail[np.isfinite(tail)]
     lost = 2 * len(good) < len(tail) or not np.isfinite(tail[-min(max(1, len(tail) // 5), _GONE) :]).any()
-    curve = curve_of(loss)
-    first = curve.start if curve is not None else float(loss.values[0])
+    # Only the first loss was there before training moved anything; in long runs a few more hardly differ.
+    first = float(np.median(loss.values[: max(1, min(5, len(loss) // 100))]))
     start = first if np.isfinite(first) else None
     climbed = start is not None and len(good) > 0 and bool(np.mean(good > start) > _NEARLY_ALL)
     broken = recording.run.status in ("failed", "killed") and (steps is None or int(loss.steps[-1]) + 1 < steps)
