@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import entry_points, version
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 import gradwise
 
+ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "numpy", "sqlalchemy", "plotly", "sklearn")
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False)
+def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -86,3 +90,16 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 )
 def test_what_is_no_module_is_installed_too(resource: str) -> None:
     assert files("gradwise").joinpath(resource).is_file()
+
+
+def test_the_wheel_holds_all_of_it(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    done = python("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.startswith("gradwise/")}
+    source = ROOT / "src"
+    files_there = (p.relative_to(source) for p in source.rglob("*") if p.is_file())
+    ours = {str(p) for p in files_there if not any(part.startswith((".", "__pycache__")) for part in p.parts)}
+    assert packed == ours
