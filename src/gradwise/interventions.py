@@ -84,7 +84,8 @@ class Intervention:
         if self.lr_scale is not None:
             parts.append(f"lr ×{self.lr_scale:.3g}")
         if self.schedule is not None:
-            parts.append(f"lr × {self.schedule!r}")
+            held, rest = self.schedule.held()
+            parts.append(f"lr × {rest!r}" + (f" from step {held} on" if held else ""))
         if self.clip_norm is not None:
             parts.append(f"clip norm {self.clip_norm:.3g}")
         if self.optimizer is not None and parts:

@@ -56,6 +56,13 @@ class Schedule:
         steps = dict(self.arguments).get("steps")
         return None if steps is None else int(steps)
 
+    def held(self) -> tuple[int, Schedule]:
+        """How many steps the factor stays 1 at first, and what follows then (from its own step 0)."""
+        first, *rest = self._flat()
+        if rest and first.name == "constant" and dict(first.arguments)["factor"] == 1.0:
+            return first.length or 0, rest[0] if len(rest) == 1 else Schedule("then", (), tuple(rest))
+        return 0, self
+
     def to_json(self) -> dict[str, Any]:
         """The schedule as a JSON object, `{"cosine": {"steps": 300, "end": 0.01}}`."""
         if self.name == "then":

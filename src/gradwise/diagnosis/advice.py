@@ -17,8 +17,8 @@ def advise(intervention: Intervention, e: Evidence) -> str:
         lines.append(_rate(intervention.lr_scale, e))
     if intervention.schedule is not None:
         place = optimizer.scheduler or optimizer.made
-        verb = "multiply the schedule's rate by" if optimizer.scheduler else "add a schedule:"
-        lines.append(f"{_at(place)}{verb} lr × {intervention.schedule!r}, stepped once per optimizer step")
+        verb = "on top of the schedule:" if optimizer.scheduler else "add a schedule:"
+        lines.append(f"{_at(place)}{verb} {Intervention(schedule=intervention.schedule).describe()} (optimizer steps)")
     if intervention.clip_norm is not None:
         where = _at(optimizer.stepped)
         call = f"torch.nn.utils.clip_grad_norm_(parameters, {intervention.clip_norm:g})"

@@ -186,11 +186,13 @@ def _reached(e: Evidence | None, target: float | None) -> str:
     return f" The target of {target:g} was reached at about step {e.curve.centre[below[0]]:.0f}."
 
 
+def suspected(finding: Finding) -> str:
+    """How the note on a suspicion begins."""
+    return f"Suspected, not shown: {finding.id}"
+
+
 def _notes(recording: Recording, suspicions: Sequence[Finding]) -> tuple[str, ...]:
-    notes = [
-        f"Suspected, not shown: {f.id} (confidence {f.confidence:.2f}). Trying its cure would decide."
-        for f in suspicions
-    ]
+    notes = [f"{suspected(f)} (confidence {f.confidence:.2f}). Trying its cure would decide." for f in suspicions]
     failed = recording.happened("probe-failed")
     if failed:
         data = failed[0].data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gradwise.diagnosis.diagnose import suspected
 from gradwise.diagnosis.findings import Diagnosis, Finding
 
 _SURER, _LESS_SURE = 0.25, 0.5
@@ -34,6 +35,8 @@ def decide(
         findings=decided,
         suspicions=tuple(f for f in diagnosis.suspicions if (f.id, f.source) not in ids),
     )
+    settled = [suspected(f) for f in (*confirmed, *doubts) if any(r.status != "suggested" for r in f.remedies)]
+    result = replace(result, notes=tuple(n for n in result.notes if not n.startswith(tuple(settled))))
     # A doubt that its own cure does not confirm is none any more.
     if result.doubtful and not decided and all(any(r.status != "suggested" for r in f.remedies) for f in doubts):
         result = replace(result, verdict="healthy", doubtful=False)
