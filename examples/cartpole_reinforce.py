@@ -81,7 +81,7 @@ def main() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if iteration % 10 == 0:
+        if iteration % 5 == 0:
             length = stood.sum(0).mean().item()
             print(f"iteration {iteration}: the pole stood for {length:.0f} of {args.horizon} steps")
 

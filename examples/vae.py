@@ -66,12 +66,12 @@ def train(args):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--lr", type=float, default=4e-3)
+    parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--latent", type=int, default=8)
     parser.add_argument("--beta", type=float, default=1.0)
-    parser.add_argument("--drop-every", type=int, default=6, help="epochs between drops of the rate; 0: none")
+    parser.add_argument("--drop-every", type=int, default=10, help="epochs between drops of the rate; 0: none")
     parser.add_argument("--drop", type=float, default=0.5, help="factor of each drop")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, help="where to put the weights and 64 samples")
