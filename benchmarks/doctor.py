@@ -5,9 +5,9 @@
     python benchmarks/doctor.py --repair --only vae    # with trials: slow
 
 Each command is run by the real `gradwise doctor --json`, one after another. Without trials some causes can only be
-suspected (a noise floor, say): they count as *missed* here, and never as false alarms. Printed are a line for each run, a table
-of what was said for each kind of curve, and the share of healthy runs with an error or warning, with its 95 % interval
-(Wilson).
+suspected (a noise floor, say): they count as missed here, and never as false alarms. Printed are a line for each run,
+a table of what was said for each kind of curve, and the share of healthy runs with an error or warning, with its 95 %
+interval (Wilson).
 """
 
 from __future__ import annotations

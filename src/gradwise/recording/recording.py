@@ -30,7 +30,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One signal over time: `steps` (n,) int64, ascending; `values` (n,) or, with `labels`, (n, len(labels)) float64."""
+    """One signal over time: `steps` (n,) int64, ascending; `values` (n,) float64, or (n, len(labels)) with `labels`."""
 
     steps: Ints
     values: Floats
