@@ -107,7 +107,7 @@ def test_too_high_a_rate_is_found(model):
 
 def test_a_model_gives_its_names(model):
     with gradwise.watch(model) as run:
-        optimizer = torch.optim.SGD([p for p in model.state_dict(keep_vars=True).values()], lr=0.1)
+        optimizer = torch.optim.SGD(list(model.state_dict(keep_vars=True).values()), lr=0.1)
         model(torch.randn(3, 6)).sum().backward()
         optimizer.step()
     (info,) = run.recording.optimizers
@@ -145,12 +145,13 @@ def test_a_store_that_fails_is_a_note(model):
         train(model)
     report = run.diagnose()
     assert report.verdict == "healthy"
-    assert any(note.startswith("The recording was not kept: gradwise knows no database") for note in report.diagnosis.notes)
+    unkept = "The recording was not kept: gradwise knows no database"
+    assert any(note.startswith(unkept) for note in report.diagnosis.notes)
 
 
 def test_an_error_in_the_block_is_the_users_and_what_there_is_is_kept(model):
     before = everything_of_torch()
-    with pytest.raises(ZeroDivisionError), gradwise.watch(model) as run:
+    with pytest.raises(ZeroDivisionError), gradwise.watch(model) as run:  # noqa: PT012
         train(model, steps=30)
         raise ZeroDivisionError
     assert everything_of_torch().keys() == before.keys()
@@ -160,7 +161,7 @@ def test_an_error_in_the_block_is_the_users_and_what_there_is_is_kept(model):
 
 def test_one_block_at_a_time(model):
     with gradwise.watch(model) as outer:
-        with pytest.raises(RuntimeError, match="a gradwise.watch block is open already"), gradwise.watch():
+        with pytest.raises(RuntimeError, match=r"a gradwise\.watch block is open already"), gradwise.watch():
             pass
         train(model, steps=5)
     assert len(outer.recording.get(LOSS)) == 5
