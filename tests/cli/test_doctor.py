@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -201,6 +207,61 @@ def trials_of_last(place: Place) -> list:
             return store.runs(parent=store.resolve("last"))
     except StoreError:
         return []
+
+
+def test_while_it_runs_a_terminal_shows_how_it_stands(place):
+    script = place.write("script.py", "import time; print('mine', flush=True); time.sleep(1.5)")
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        visit = subprocess.Popen(
+            place.command("doctor", script), cwd=place.folder, stdout=subprocess.PIPE, stderr=theirs,
+            env={**environment(), "TERM": "xterm"},
+        )  # fmt: skip
+        out, _ = visit.communicate(timeout=60)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal is an error
+            while part := terminal.read(4096):
+                shown += part
+    assert (visit.returncode, out) == (0, b"mine\n")
+    assert b"step 0" in shown
+    assert shown.rstrip().endswith(b"no training to watch")
+
+
+def test_without_room_for_files_the_script_runs_all_the_same(place):
+    script = place.write("script.py", "import sys; print('mine'); sys.exit(6)")
+    full = (
+        "import errno, gradwise.trials.process as p\n"
+        "def mkdtemp(**_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "p.tempfile = type('Full', (), {'mkdtemp': mkdtemp})\n"
+        "from gradwise.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", full, "doctor", "--no-repair", script],
+        cwd=place.folder, capture_output=True, text=True, env=environment(),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (6, "mine\n")
+    assert done.stderr == (
+        "gradwise: no folder for temporary files can be made (No space left on device), "
+        "so the script runs without being watched\n"
+    )
+
+
+# what trials may not touch
+
+
+def test_what_cannot_be_isolated_is_not_tried(place, tmp_path_factory):
+    log = tmp_path_factory.mktemp("elsewhere") / "log.txt"
+    text = (place.folder / "train.py").read_text()
+    place.write("outside.py", text + f"\nopen({str(log)!r}, 'a').write('ran ')\n")
+    done = place.run("doctor", "--json", "r.json", "outside.py", "plain", "3")
+    assert done.returncode == 0
+    assert log.read_text() == "ran "
+    remedies = json.loads((place.folder / "r.json").read_text())["findings"][0]["remedies"]
+    assert {r["status"] for r in remedies} == {"suggested"}
+    assert all(r["reason"].startswith("not tried: ") for r in remedies)
+    assert all(str(log) in r["reason"] and "--allow-side-effects" in r["reason"] for r in remedies)
 
 
 # the store

@@ -207,7 +207,7 @@ def test_without_room_for_a_copy_there_is_no_trial(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner.process, "Orders", full)
     trial = quick(tmp_path, "pass")
-    assert trial.isolation
+    assert not trial.isolation
     assert "no copy of its folder could be made" in trial.problem
 
 

@@ -167,7 +167,7 @@ class Attempts:
         self.spent += trial.seconds
         self.trials.append(trial)
         if trial.isolation:
-            raise OverError(f"not tried: in a trial {trial.problem}")
+            raise OverError(f"not tried: in a trial {trial.problem}; --allow-side-effects tries it all the same")
         if trial.problem and not self.broke:
             self._blame(trial, intervention, steps)
         reached = steps_of(trial.recording)

@@ -152,8 +152,16 @@ def watch(
             workspace.note(note)
         workspace.after()
     seeded = frozenset(str(note.get("library")) for note in intake.side["seeded"])
-    problem = ended.problem or (f"not all of the recording could be read: {intake.failed!r}" if intake.failed else "")
-    return Watched(recording, ended, seeded, problem)
+    return Watched(recording, ended, seeded, ended.problem or _not_watched(intake))
+
+
+def _not_watched(intake: Intake) -> str:
+    """What kept us from watching, beside what `Ended` knows."""
+    if intake.failed is not None:
+        return f"not all of the recording could be read ({intake.failed!r})"
+    if "pid" not in intake.run.facts:
+        return "gradwise could not get into the script's process"
+    return ""
 
 
 def _run_of(target: Target, **fields: Any) -> RunInfo:
@@ -238,7 +246,7 @@ class Runner:
         except (OSError, process.NotStarted) as error:
             seconds = time.monotonic() - began
             recording = intake.finish(Ended(1, seconds))
-            return Trial(recording, "", False, seconds, f"no copy of its folder could be made ({error})", True)
+            return Trial(recording, "", False, seconds, f"no copy of its folder could be made ({error})")
         except BaseException:
             intake.finish(Ended(-signal.SIGKILL, time.monotonic() - began))
             raise
