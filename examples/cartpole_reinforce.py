@@ -73,9 +73,7 @@ def main() -> None:
         baseline = value(states[seen]).squeeze(1)
         advantage = returns - baseline.detach()
         advantage = advantage / (advantage.std() + 1e-6)
-        surprise = binary_cross_entropy_with_logits(
-            policy(states[seen]).squeeze(1), actions[seen], reduction="none"
-        )
+        surprise = binary_cross_entropy_with_logits(policy(states[seen]).squeeze(1), actions[seen], reduction="none")
         loss = (surprise * advantage).mean() + mse_loss(baseline, returns)
 
         optimizer.zero_grad()
