@@ -47,6 +47,7 @@ class Looks:
         self.change: Vector | None = None
         self._names: tuple[str, ...] = ()
         self._numels: tuple[int, ...] = ()
+        self._square = 0.0
         self._theta: Vector | None = None
         self._start: Vector | None = None
         self._channels: list[Channel] = []
@@ -60,10 +61,13 @@ class Looks:
             self._settle_on(parameters)
         self.following = False
         self.open_at = step
-        self._theta = self.layout.gather(parameters)
+        if any(g is not None for g in gradients):
+            self._theta, gradient = self.layout.gather(parameters, gradients)
+            self.gradient = gradient if scale == 1.0 else gradient / scale
+        else:
+            (self._theta,), self.gradient = self.layout.gather(parameters), None
         if self._start is None:
-            self._start = self._theta
-        self.gradient = self._gather(gradients, scale)
+            self._start = self._theta.copy()
 
     def _settle_on(self, parameters: Sequence[Tensor]) -> None:
         self.layout, self._start = Layout([number_of(p) for p in parameters]), None
@@ -77,15 +81,18 @@ class Looks:
             return
         sums, gradient = self.layout.sums, self.gradient
         with np.errstate(all="ignore"):
-            self.change = change = self.layout.gather(parameters) - theta
+            (after,) = self.layout.gather(parameters)
+            self.change = change = after - theta
             moved = theta - self._start
-            norms = [np.sqrt(sums(v, v)) for v in (theta, change, moved)]
+            values = [np.sqrt(sums(v, v)) for v in (theta, change, moved)]
             if gradient is not None:
-                norms += [np.sqrt(sums(gradient, gradient)), -sums(gradient, change)]
-                if not np.isfinite(norms[3].sum()):
+                squares = sums(gradient, gradient)
+                self._square = float(squares.sum())
+                values += [np.sqrt(squares), -sums(gradient, change)]
+                if not math.isfinite(self._square):
                     self.bad_gradients = [self._names[i] for i in self.layout.bad(gradient)]
-        for channel, values in zip(self._channels or self._declare(), norms, strict=False):
-            channel.add(step, *values.tolist())
+        for channel, numbers in zip(self._channels or self._declare(), values, strict=False):
+            channel.add(step, *numbers.tolist())
         self.following = gradient is not None
 
     def drop(self) -> None:
@@ -104,18 +111,16 @@ class Looks:
         before, change, layout = self.gradient, self.change, self.layout
         if before is None or change is None or len(gradients) != len(self._numels):
             return
-        after = self._gather(gradients, scale)
-        if after is not None:
-            cosine, kept = self._overall
-            with np.errstate(all="ignore"):
-                cosine.add(step, layout.cosine(after, before))
-                kept.add(step, -layout.dot(after, change))
-
-    def _gather(self, gradients: Sequence[Tensor | None], scale: float) -> Vector | None:
         if all(g is None for g in gradients):
-            return None
-        gradient = self.layout.gather(gradients)
-        return gradient / gradient.dtype.type(scale) if scale != 1.0 else gradient
+            return
+        with np.errstate(all="ignore"):
+            (after,) = layout.gather(gradients)
+            if scale != 1.0:
+                after /= scale
+            lengths = math.sqrt(self._square) * math.sqrt(layout.dot(after, after))
+            cosine, kept = self._overall
+            cosine.add(step, layout.dot(after, before) / lengths if lengths > 0 else math.nan)
+            kept.add(step, -layout.dot(after, change))
 
     def descent(self) -> tuple[float, float]:
         """How the last step went with its gradient: cosine of -dx and g, and rate <-dx, g>/<g, g>; NaN if unknown."""
@@ -123,9 +128,8 @@ class Looks:
         if gradient is None or change is None:
             return math.nan, math.nan
         with np.errstate(all="ignore"):
-            squares = self.layout.dot(gradient, gradient)
             along = self.layout.dot(-change, gradient)
-            return self.layout.cosine(-change, gradient), along / squares if squares > 0 else math.nan
+            return self.layout.cosine(-change, gradient), along / self._square if self._square > 0 else math.nan
 
 
 def warm_up(torch: ModuleType) -> None:

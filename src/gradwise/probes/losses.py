@@ -87,11 +87,11 @@ class Validation:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.open: dict[int, list[Any]] = {}
+        self._open: dict[int, tuple[int, Any, int]] = {}
         self._sources: dict[Any, int] = {}
 
-    def see(self, value: Any, rows: int) -> None:
-        """One loss evaluated without gradient; `value` is its mean, a float or a tensor on a device."""
+    def see(self, step: int, value: Any, rows: int) -> None:
+        """One loss evaluated without gradient, after `step` steps; `value` is its mean, a float or on a device."""
         frames = places.callers()
         key = tuple([(f.f_code.co_filename, f.f_lineno) for f in frames])
         source = self._sources.get(key)
@@ -102,39 +102,46 @@ class Validation:
             if frames:
                 place, *callers = [places.place_of(frame) for frame in frames]
                 self.recorder.validation_place(source, place, callers)
-        total = self.open.get(source)
-        if total is None:
-            self.open[source] = [value * rows, rows]
-        else:
-            total[0] = total[0] + value * rows
-            total[1] += rows
+        began, total, before = self._open.get(source, (step, 0.0, 0))
+        if began != step:
+            self._close(source)
+            total, before = 0.0, 0
+        self._open[source] = step, value * rows + total, before + rows
 
-    def close(self, step: int) -> None:
-        """A step follows: every open pass is complete."""
-        passes, self.open = self.open, {}
-        for source, (total, rows) in passes.items():
-            self.recorder.validation(source, step, float(total) / rows)
+    def close(self, step: int | None = None) -> None:
+        """End the passes that no more losses belong to once `step` steps were made (None: all)."""
+        for source in [source for source, (began, _, _) in self._open.items() if began != step]:
+            self._close(source)
+
+    def _close(self, source: int) -> None:
+        step, total, rows = self._open.pop(source)
+        self.recorder.validation(source, step, float(total) / rows)
 
 
 class LossCalls:
-    """Watches torch's loss functions: while training only their arguments are noted, while evaluating their values."""
+    """Watches torch's loss functions: while training only their arguments are noted, while evaluating their values.
 
-    def __init__(self, torch: ModuleType, validation: Validation, meter: Meter, fail: Fail) -> None:
-        self.torch, self.validation, self.meter, self.fail = torch, validation, meter, fail
+    Args:
+        steps: tells how many steps were made.
+    """
+
+    def __init__(
+        self, torch: ModuleType, validation: Validation, meter: Meter, steps: Callable[[], int], fail: Fail
+    ) -> None:
+        self.torch, self.validation, self.meter, self.steps, self.fail = torch, validation, meter, steps, fail
         self.name = ""
-        self._last: tuple[weakref.ref[Any] | None, weakref.ref[Any] | None] = (None, None)
-        self._patches = Patches(torch)
+        self._last: Any = None
 
     def install(self, patches: Patches) -> None:
         """Put a stand-in in place of each loss function."""
-        self._patches = patches
-        patches.keep_compiler_out(self._see)
+        patches.keep_compiler_out(self._evaluated)
         for name in LOSS_FUNCTIONS:
             if hasattr(self.torch.nn.functional, name):
-                patches.replace(self.torch.nn.functional, name, functools.partial(self._wrap, name))
+                patches.replace(self.torch.nn.functional, name, functools.partial(self._wrap, patches, name))
 
-    def _wrap(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        compiling, see = self.torch.compiler.is_compiling, self._see
+    def _wrap(self, patches: Patches, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        compiling, training = self.torch.compiler.is_compiling, self.torch.is_grad_enabled
+        evaluated, reference = self._evaluated, weakref.ref
 
         def loss(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -142,31 +149,30 @@ class LossCalls:
             except BaseException:
                 hide_from_traceback()
                 raise
-            if not compiling():
-                see(name, args, kwargs, out)
+            if compiling():
+                return out
+            if not training():
+                evaluated(patches, args, kwargs, out)
+                return out
+            try:
+                # Weakly: a reference of ours must not keep the output alive through the backward pass.
+                self._last = reference(args[0]), reference(args[1] if len(args) > 1 else kwargs["target"])
+                self.name = name
+            except (TypeError, LookupError):
+                self._last = None
             return out
 
         return loss
 
-    def _see(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
-        if not self._patches.active:
+    def _evaluated(self, patches: Patches, args: Any, kwargs: Any, out: Any) -> None:
+        if not patches.active:
             return
-        try:
-            output = args[0] if args else kwargs.get("input")
-            target = args[1] if len(args) > 1 else kwargs.get("target")
-            if self.torch.is_grad_enabled():
-                # Weakly: a reference of ours must not keep the output alive through the backward pass.
-                self._last = weakref.ref(output), None if target is None else weakref.ref(target)
-                self.name = name
-            else:
-                self._evaluated(output, kwargs, out)
-        except Exception as error:
-            self.fail("loss", error)
-
-    def _evaluated(self, given: Any, kwargs: Any, out: Any) -> None:
         began = perf_counter()
-        # What was computed with gradient belongs to training: a metric of the batch, or a custom autograd function.
-        if not given.requires_grad and not self.torch._C._get_tracing_state():
+        try:
+            given = args[0] if args else kwargs["input"]
+            # What was computed with gradient belongs to training: a metric of the batch, a custom autograd function.
+            if given.requires_grad or self.torch._C._get_tracing_state():
+                return
             rows = int(given.shape[0]) if given.dim() else 1
             if rows:
                 value = out.detach()
@@ -174,12 +180,15 @@ class LossCalls:
                     value = value.mean(dtype=self.torch.float32)
                 elif kwargs.get("reduction") == "sum":
                     value = value / rows
-                self.validation.see(value.item() if value.is_cpu else value, rows)
-        self.meter.spent += perf_counter() - began
+                self.validation.see(self.steps(), value.item() if value.is_cpu else value, rows)
+        except Exception as error:
+            self.fail("loss", error)
+        finally:
+            self.meter.spent += perf_counter() - began
 
     def last(self) -> list[Any]:
         """Output and target that the last loss function in training was given, None for one that is gone."""
-        return [None if ref is None else ref() for ref in self._last]
+        return [None, None] if self._last is None else [reference() for reference in self._last]
 
     def rows(self) -> int:
         """Rows the last loss call saw, 0 where its arguments are gone."""

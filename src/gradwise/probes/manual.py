@@ -135,7 +135,8 @@ class Manual(Steps):
         elif not self.steps:
             self.backwards = 0
             layout = Layout([number_of(leaf) for leaf in leaves])
-            self._first = layout, layout.gather(leaves), layout.gather(gradients)
+            theta, gradient = layout.gather(leaves, gradients)
+            self._first = layout, theta, gradient
         self._hold(leaves)
         self.add(loss)
         if self.steps:
@@ -148,7 +149,7 @@ class Manual(Steps):
         if tuple(number_of(leaf) for leaf in leaves) != layout.numbers:
             return False
         with np.errstate(all="ignore"):
-            return layout.cosine(theta - layout.gather(leaves), gradient) > _DOWNHILL
+            return layout.cosine(theta - layout.gather(leaves)[0], gradient) > _DOWNHILL
 
     # both
 
@@ -164,8 +165,10 @@ class Manual(Steps):
                 self._rate = rate
                 self.recorder.point(signals.LR, self.index, self.steps, (rate,))
             self._charge(now)
+        self.made(now)
         self._record(self, now)
         if self.steps >= self.next_due:
+            self.meter.steps = self.steps
             self.look_next = not looks.following and self.meter.affords(self.steps, now)
             self.next_due = next_due(self.steps)
         else:

@@ -101,7 +101,8 @@ class Registry:
             self.all.append(tracked)
             tracked.describe()
         self.followed = [t for t in self.followed if t.ref() is not None and t is not tracked] + [tracked]
-        self.by_id = {id(t.ref()): t for t in self.followed}
+        self.by_id.clear()
+        self.by_id.update({id(t.ref()): t for t in self.followed})
         return tracked
 
     def _again(self, optimizer: Optimizer, made: Made) -> Tracked | None:

@@ -34,13 +34,14 @@ class Stepping:
         self.after_step: list[Callable[[int, int], None]] = []
         self.differentiating = False
         self.within: list[Tracked] = []
-        self._stack: list[tuple[Tracked, int]] = []
+        self.stack: list[tuple[Tracked, int]] = []
         self._before_hook: Any = None
         self._hooks = sys.modules["torch.optim.optimizer"]
+        self._by_id, self._recorder = registry.by_id, registry.recorder
 
-    def install(self, patches: Patches, record: Callable[[Steps, float], None]) -> None:
-        """Begin; `record` is called with each step that was made and when."""
-        self._record = record
+    def install(self, patches: Patches, flush: Callable[[], None]) -> None:
+        """Begin; `flush` is called at the first step after the time at which the recorder is due for it."""
+        self._flush = flush
         self._patches = patches
         patches.keep_compiler_out(self._before)
         patches.keep_compiler_out(self._after)
@@ -71,8 +72,8 @@ class Stepping:
                 return
             frame = sys._getframe(1)
             self.drop_left(frame.f_back)
-            outer = self._stack[-1][0] if self._stack else None
-            self._stack.append((tracked, id(frame)))
+            outer = self.stack[-1][0] if self.stack else None
+            self.stack.append((tracked, id(frame)))
             tracked.calls += 1
             tracked.repeats = tracked.repeats or outer is tracked
             tracked.inner = outer is not None and not tracked.repeats
@@ -91,14 +92,14 @@ class Stepping:
 
     def drop_left(self, frame: FrameType | None) -> None:
         """Forget steps that were left by an exception: their frames are not among the callers from `frame` on."""
-        if not self._stack:
+        if not self.stack:
             return
         running = set()
         while frame is not None:
             running.add(id(frame))
             frame = frame.f_back
-        while self._stack and self._stack[-1][1] not in running:
-            self._stack.pop()[0].inside = False
+        while self.stack and self.stack[-1][1] not in running:
+            self.stack.pop()[0].inside = False
 
     def backward_done(self, loss: Any) -> None:
         """A backward pass is over: its loss belongs to the steps that were made while it ran, too."""
@@ -136,50 +137,60 @@ class Stepping:
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         began = perf_counter()
-        tracked = self.registry.by_id.get(id(optimizer))
+        tracked = self._by_id.get(id(optimizer))
         try:
-            if tracked is None or tracked.stepped_at is None or tracked.ref() is not optimizer:
-                tracked = self.find(optimizer)
+            if self.alert or self.differentiating or tracked is None or tracked.ref() is not optimizer:
+                tracked = self._stepped(optimizer)
                 if tracked is None:
                     return
-            stack = self._stack
-            if stack:
-                while stack and stack.pop()[0] is not tracked:
-                    pass
-                if stack:
-                    return
-            if tracked.inner:
+                self._close(tracked, began)
+            elif tracked.inner:
                 return
-            self._made(tracked, optimizer, began)
+            tracked.check_settings(optimizer.param_groups)
+            tracked.made(began)
+            if tracked.steps >= tracked.next_due:
+                self._plan(tracked, began)
+            if began > self._recorder.due:
+                self._flush()
         except Exception as error:
             self.fail("after step", error)
         finally:
             self.meter.spent += perf_counter() - began
-        if tracked is not None and self.after_step:
+        if self.after_step and tracked is not None:
             for callback in self.after_step:
                 callback(tracked.index, tracked.steps)
 
-    def _made(self, tracked: Tracked, optimizer: Any, began: float) -> None:
-        looks = tracked.looks
+    def _stepped(self, optimizer: Any) -> Tracked | None:
+        """The record of an optimizer whose `step()` returns; None if that was part of another step."""
+        tracked = self.find(optimizer)
+        if tracked is None:
+            return None
+        while self.stack and self.stack.pop()[0] is not tracked:
+            pass
+        return None if self.stack or tracked.inner else tracked
+
+    def _close(self, tracked: Tracked, began: float) -> None:
+        """What there may be to do at the end of a step beside counting it."""
         tracked.inside = False
-        if looks.open_at >= 0:
-            looks.close(tracked.parameters())
+        if tracked.looks.open_at >= 0:
+            tracked.looks.close(tracked.parameters())
             self._charge(tracked, began)
             tracked.record_batch(self.losses.rows())
         if self.differentiating and not tracked.backwards:
             self.within.append(tracked)
-        tracked.record_settings(optimizer.param_groups, looks.following)
-        self._record(tracked, began)
-        if tracked.steps >= tracked.next_due:
-            tracked.look_next = not looks.following and self.meter.affords(tracked.steps, began)
-            tracked.next_due = next_due(tracked.steps)
-        else:
-            tracked.look_next = False
+        tracked.look_next = False
+        self._attend_to(tracked)
+
+    def _plan(self, tracked: Tracked, now: float) -> None:
+        """Settle whether the step to come is looked at."""
+        self.meter.steps = sum(course.steps for course in self.registry.all)
+        tracked.look_next = not tracked.looks.following and self.meter.affords(tracked.steps, now)
+        tracked.next_due = next_due(tracked.steps)
+        self._attend_to(tracked)
+
+    def _attend_to(self, tracked: Tracked) -> None:
         tracked.alert = tracked.wants_attention()
-        if tracked.alert:
-            self.alert = True
-        elif self.alert:
-            self.alert = any(t.alert for t in self.registry.followed)
+        self.alert = tracked.alert or any(t.alert for t in self.registry.followed)
 
 
 def _grad_scale(optimizer: Any) -> float:

@@ -12,6 +12,9 @@ from gradwise.recording import signals
 if TYPE_CHECKING:
     pass
 
+# Step, loss (None where no backward pass led to it; a tensor until it is read from its device), time.
+Row = tuple[int, Any, float]
+
 
 class Steps:
     """Counts steps; gathers the losses back-propagated before each.
@@ -21,16 +24,21 @@ class Steps:
         steps: how many there were.
         loss: sum of the losses pending for the next one (a tensor where reading it now would wait for a device).
         backwards: how many losses that is.
-        rows: the steps not yet handed on, as (step, loss or None, time).
+        rows: the steps not yet handed on.
         looks: the looks at its tensors; `look_next` says whether the next step is to be looked at.
     """
+
+    __slots__ = (
+        "_channels", "_count", "backwards", "index", "look_next", "looks", "loss", "next_due", "recorder", "rows",
+        "steps",
+    )  # fmt: skip
 
     def __init__(self, recorder: Recorder, index: int, names: Callable[[], Sequence[str]]) -> None:
         self.recorder, self.index = recorder, index
         self.steps = 0
         self.loss: Any = 0.0
         self.backwards = 0
-        self.rows: list[tuple[int, Any, float]] = []
+        self.rows: list[Row] = []
         self.looks = Looks(recorder, index, names)
         self.look_next = True
         self.next_due = 0
@@ -48,12 +56,14 @@ class Steps:
             step, known, now = self.rows[-1]
             self.rows[-1] = step, loss if known is None else known, now
 
-    def hand_on(self, step: int, loss: float | None, time: float) -> None:
-        """Record a step's time and, where a backward pass led to it, its loss."""
+    def hand_on(self, rows: Sequence[Row]) -> None:
+        """Record steps: their times and, where backward passes led to them, their losses."""
         times, losses = self._channels or self._declare()
-        times.add(step, time)
-        if loss is not None:
-            losses.add(step, loss)
+        epoch = self.recorder.epoch
+        times.steps.extend([step for step, _, _ in rows])
+        times.values.extend([time - epoch for _, _, time in rows])
+        losses.steps.extend([step for step, loss, _ in rows if loss is not None])
+        losses.values.extend([loss for _, loss, _ in rows if loss is not None])
 
     def _declare(self) -> list[Channel]:
         self._channels = [self.recorder.channel(signal, self.index) for signal in (signals.TIME, signals.LOSS)]

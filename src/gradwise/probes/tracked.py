@@ -34,6 +34,11 @@ class Tracked(Steps):
         alert: whether there is something to do before its next step.
     """
 
+    __slots__ = (
+        "_held", "_known", "_momenta", "_names_of", "_probe", "_rates", "_rows", "_seen", "_version", "alert", "calls",
+        "closure", "evaluated", "inner", "inside", "made_at", "ref", "repeats", "scheduler_at", "stepped_at",
+    )  # fmt: skip
+
     def __init__(
         self, optimizer: Optimizer, index: int, recorder: Recorder, names: Callable[[Any], str | None]
     ) -> None:
@@ -143,16 +148,21 @@ class Tracked(Steps):
         looks = self.looks
         return looks.following or self.look_next or self.closure or self.repeats or self.calls < LEARNING
 
-    def record_settings(self, groups: Sequence[Mapping[str, Any]], sync: bool) -> None:
-        """Record each group's rate and momentum where they differ from the step before's; `sync` may read a device."""
+    def check_settings(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """Record each group's rate and momentum where they differ from the step before's."""
         known = self._known
         if len(known) == len(groups):
-            for group, (rate, key, momentum) in zip(groups, known, strict=True):
+            for group, (rate, key, momentum) in zip(groups, known):  # noqa: B905 - on every step's path
                 if group.get("lr") is not rate or group.get(key) is not momentum:
                     break
             else:
                 return
+        self._record_settings(groups)
+
+    def _record_settings(self, groups: Sequence[Mapping[str, Any]]) -> None:
         self._known = [_settings(group) for group in groups]
+        # What lies on a device is read only where a look has waited for it anyway.
+        sync = self.looks.following
         rates = [_number(group.get("lr"), sync) for group in groups]
         if rates != self._rates and _Later not in rates:
             self._rates = rates

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _TOTAL = 1 << 20
 _LEAST, _MOST = 1024, 65536
 
-# float32, or float64 where a tensor has that precision.
-Vector = NDArray[np.floating[Any]]
+# In double precision whatever the tensors' own: squares of what float32 holds go far beyond its range.
+Vector = NDArray[np.float64]
 
 
 class Layout:
@@ -40,42 +40,53 @@ class Layout:
         lengths = [-(-n // s) for n, s in zip(numbers, self.strides, strict=True)]
         ends = np.cumsum([0, *lengths])
         self.size = int(ends[-1])
-        self._filled = np.array([i for i, n in enumerate(lengths) if n], dtype=np.int64)
-        self._starts = ends[:-1][self._filled] if len(self._filled) else np.empty(0, np.int64)
-        self._weights = np.array([numbers[i] / lengths[i] for i in self._filled])
+        self._filled = np.flatnonzero(lengths)
+        self._starts = ends[self._filled]
+        self._weights = np.array([n / max(k, 1) for n, k in zip(numbers, lengths, strict=True)])
         self._whole = bool(numbers) and all(s == 1 for s in self.strides)
+        self._simple = self._whole and len(self._filled) == len(numbers)
         self._slots = [(int(a), int(b)) for a, b in itertools.pairwise(ends)]
+        self._scratch = np.empty(self.size)
 
     def _stride(self, number: int) -> int:
         # An odd stride does not fall into step with rows whose length is a power of two.
         stride = -(-number // self.cap)
         return stride + 1 if stride > 1 and stride % 2 == 0 else max(stride, 1)
 
-    def gather(self, tensors: Sequence[Tensor | None]) -> Vector:
-        """The elements of `tensors` (None counts as zeros) as one vector in the host's memory."""
+    def gather(self, *lists: Sequence[Tensor | None]) -> list[Vector]:
+        """The elements of each list of tensors (None counts as zeros) as one vector in the host's memory."""
         import torch
 
         with torch.no_grad():
             if self._whole:
                 # The usual case in one operation; anything unusual shows in the result, or raises.
                 with suppress(Exception):
-                    flat = torch.cat([t.reshape(-1) for t in tensors])  # type: ignore[union-attr]
-                    if flat.dtype is torch.float32 and flat.is_cpu and len(flat) == self.size:
-                        whole: Vector = flat.numpy()
-                        return whole
-            pieces = [_piece(t, n, s) for t, n, s in zip(tensors, self.numbers, self.strides, strict=True)]
-            if len({p.device for p in pieces}) > 1:
-                pieces = [p.cpu() for p in pieces]
-            gathered: Vector = (torch.cat(pieces) if pieces else torch.empty(0)).cpu().numpy()
-        return gathered
+                    flat = torch.cat([t.reshape(-1) for tensors in lists for t in tensors])  # type: ignore[union-attr]
+                    if flat.dtype is torch.float32 and flat.is_cpu and len(flat) == self.size * len(lists):
+                        return list(flat.numpy().astype(np.float64).reshape(len(lists), -1))
+            return [self._gather_one(tensors) for tensors in lists]
+
+    def _gather_one(self, tensors: Sequence[Tensor | None]) -> Vector:
+        import torch
+
+        pieces = [_piece(t, n, s) for t, n, s in zip(tensors, self.numbers, self.strides, strict=True)]
+        if len({p.device for p in pieces}) > 1:
+            pieces = [p.cpu() for p in pieces]
+        flat = torch.cat(pieces).cpu() if pieces else torch.empty(0, device="cpu")
+        vector: Vector = flat.numpy().astype(np.float64)
+        return vector
 
     def sums(self, a: Vector, b: Vector) -> NDArray[np.float64]:
         """Per-tensor inner products of two flat vectors, scaled up to all elements of each tensor."""
-        total = np.zeros(len(self.numbers))
-        if len(self._filled):
-            # In double precision throughout: squares of what float32 holds go far beyond its range.
-            product = np.multiply(a, b, dtype=np.float64)
-            total[self._filled] = np.add.reduceat(product, self._starts) * self._weights
+        product = np.multiply(a, b, out=self._scratch)
+        total: NDArray[np.float64]
+        if self._simple:
+            total = np.add.reduceat(product, self._starts)
+        else:
+            total = np.zeros(len(self.numbers))
+            if len(self._filled):
+                total[self._filled] = np.add.reduceat(product, self._starts)
+            total *= self._weights
         return total
 
     def dot(self, a: Vector, b: Vector) -> float:

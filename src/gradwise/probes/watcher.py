@@ -8,7 +8,7 @@ none alive.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from types import ModuleType
@@ -26,7 +26,7 @@ from gradwise.probes.recorder import Recorder
 from gradwise.probes.registry import Registry
 from gradwise.probes.sampling import Meter
 from gradwise.probes.stepping import Stepping
-from gradwise.probes.steps import Steps
+from gradwise.probes.steps import Row, Steps
 from gradwise.probes.tracked import Tracked
 from gradwise.recording.recording import Place
 
@@ -56,7 +56,7 @@ class Watcher:
         self.names = Names()
         self.registry = Registry(recorder, self.names)
         self.validation = Validation(recorder)
-        self.losses = LossCalls(torch, self.validation, self.meter, self._fail)
+        self.losses = LossCalls(torch, self.validation, self.meter, lambda: self.steps, self._fail)
         self.unscaler = Unscaler(recorder)
         self.stepping = Stepping(torch, self.registry, self.losses, self.meter, self._fail)
         self.after_step = self.stepping.after_step
@@ -66,6 +66,8 @@ class Watcher:
         self._nonfinite = False
         self._failures = 0
         self._first_backward: Place | None = None
+        self._tensor = torch.Tensor
+        self._scaled = self.unscaler.scaled
 
     # on and off
 
@@ -74,7 +76,7 @@ class Watcher:
         patches, autograd = self._patches, self.torch.autograd
         for function in (self._before_backward, self._after_backward, self._functional_step):
             patches.keep_compiler_out(function)
-        self.stepping.install(patches, self._record)
+        self.stepping.install(patches, self._flush)
         self.registry.install(self.torch, patches)
         self.names.install(self.torch, patches)
         self.losses.install(patches)
@@ -93,7 +95,8 @@ class Watcher:
         with suppress(Exception):
             if self.manual is not None and self.manual.changed():
                 self.manual.finish(perf_counter())
-            self.validation.close(self.steps)
+            self._hand_on()
+            self.validation.close()
         meter = self.meter
         self.recorder.facts(
             startup_seconds=self.startup, overhead_fraction=meter.fraction, overhead_seconds=meter.spent,
@@ -119,58 +122,49 @@ class Watcher:
 
     # steps
 
-    def _record(self, made: Steps, now: float) -> None:
-        """A step was made: everything that is recorded of each one."""
-        meter = self.meter
-        if not meter.steps:
-            meter.began = meter.began or now
-        made.made(now)
-        meter.steps += 1
-        meter.last = now
-        if self.validation.open:
-            self.validation.close(made.steps)
-        if now > self.recorder.due:
-            self.recorder.flush()
+    def _flush(self) -> None:
+        """Hand on what there is, if it is time to."""
+        self.meter.steps = sum(course.steps for course in self._courses())
+        self.recorder.flush()
+
+    def _courses(self) -> list[Steps]:
+        return [*self.registry.all, *([] if self.manual is None else [self.manual])]
 
     def _hand_on(self) -> None:
         """Hand the recorder the steps made since it flushed last."""
         try:
-            courses: list[Steps] = [*self.registry.all, *([] if self.manual is None else [self.manual])]
-            rows = [(course, *row) for course in courses for row in course.rows]
-            for course in courses:
-                course.rows.clear()
-            losses = self._read([loss for _, _, loss, _ in rows])
-            for (course, step, waiting, now), loss in zip(rows, losses, strict=True):
-                course.hand_on(step, loss, now - self.recorder.epoch)
-                if loss is not waiting and loss - loss != 0.0:
-                    self._first_nonfinite(loss, step, course.index)
+            for course in self._courses():
+                if course.rows:
+                    rows, course.rows = course.rows, []
+                    self.meter.last = max(self.meter.last, rows[-1][2])
+                    course.hand_on(self._read(rows, course.index))
+            self.validation.close(self.steps)
             self.unscaler.record_scale(self.steps)
         except Exception as error:
             self._fail("flush", error)
 
-    def _read(self, losses: Sequence[Any]) -> list[Any]:
-        """The losses as numbers; those that lie on a device in one transfer."""
-        values = list(losses)
-        waiting: dict[Any, list[int]] = {}
-        for i, loss in enumerate(losses):
-            if hasattr(loss, "device"):
-                waiting.setdefault((loss.device, loss.dtype), []).append(i)
-        for indices in waiting.values():
-            with self.torch.no_grad():
-                read = self.torch.stack([losses[i] for i in indices]).tolist()
-            for i, value in zip(indices, read, strict=True):
-                values[i] = value
-        return values
+    def _read(self, rows: list[Row], source: int) -> list[Row]:
+        """The rows with their losses as numbers; those that lie on a device are read in one transfer."""
+        waiting = [i for i, (_, loss, _) in enumerate(rows) if loss is not None and type(loss) is not float]
+        if not waiting:
+            return rows
+        with self.torch.no_grad():
+            losses = self.torch.stack([rows[i][1].to(rows[waiting[0]][1]) for i in waiting]).tolist()
+        for i, loss in zip(waiting, losses, strict=True):
+            step, _, time = rows[i]
+            rows[i] = step, loss, time
+            if loss - loss != 0.0:
+                self._first_nonfinite(loss, step, source)
+        return rows
 
     # backward passes
 
     def _wrap_backward(self, original: Callable[..., None]) -> Callable[..., None]:
-        compiling, patches, stepping = self.torch.compiler.is_compiling, self._patches, self.stepping
-        before, after = self._before_backward, self._after_backward
+        stepping, before, after = self.stepping, self._before_backward, self._after_backward
 
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
             # A backward pass within another one (a checkpoint's) is part of it.
-            if compiling() or stepping.differentiating or not patches.active:
+            if stepping.differentiating:
                 original(tensors, *args, **kwargs)
                 return
             stepping.differentiating = True
@@ -205,16 +199,21 @@ class Watcher:
             if registry.made or not self.backwards:
                 began = self._begin(began)
             self.backwards += 1
-            loss = self._value(tensors, args[0] if args else kwargs.get("grad_tensors"))
-            if loss is None:
-                return
-            if isinstance(loss, float) and loss - loss != 0.0:
+            if type(tensors) is self._tensor and tensors.is_cpu and not tensors.dim() and not self._scaled:
+                loss = tensors.item()
+            else:
+                loss = self._value(tensors, args[0] if args else kwargs.get("grad_tensors"))
+                if loss is None:
+                    return
+            if type(loss) is float and loss - loss != 0.0:
                 self._first_nonfinite(loss, self.steps)
-            stepping.drop_left(sys._getframe(1))
+            if stepping.stack:
+                stepping.drop_left(sys._getframe(1))
             for tracked in registry.followed:
                 if tracked.after_backward(loss) and tracked.inside:
                     stepping.look_before(tracked, began)
-            stepping.backward_done(loss)
+            if stepping.within:
+                stepping.backward_done(loss)
             if not registry.seen:
                 self._by_hand().backward(self._listed(tensors), loss, began)
         except Exception as error:
@@ -229,6 +228,7 @@ class Watcher:
         self.stepping.attend()
         now = perf_counter()
         self.startup += now - began
+        self.meter.began = self.meter.began or now
         return now
 
     def _listed(self, tensors: Any) -> list[Any]:
@@ -236,8 +236,6 @@ class Watcher:
 
     def _value(self, tensors: Any, weights: Any) -> Any:
         """The scalar that is differentiated: a float, or a tensor where it lies on a device; None if out of reach."""
-        if type(tensors) is self.torch.Tensor and tensors.is_cpu and not tensors.dim() and not self.unscaler.scaled:
-            return tensors.item()
         tensors = self._listed(tensors)
         if weights is None or isinstance(weights, self.torch.Tensor):
             weights = [weights] * len(tensors)
@@ -277,7 +275,8 @@ class Watcher:
         return self.manual
 
     def _hand_step(self, made: Steps, now: float) -> None:
-        self._record(made, now)
+        if now > self.recorder.due:
+            self._flush()
         for callback in self.after_step:
             callback(made.index, made.steps)
 
