@@ -129,7 +129,7 @@ def common_metric(recordings: Sequence[Recording], source: int = 0, steps: int |
     if steps is not None and until is None:
         return trained
     found = [validation(r, place, source, until) for r in recordings]
-    starts = [o.start for r, o in zip(recordings, found, strict=True) if o is not None and r in alive]
+    starts = [o.start for o, t in zip(found, trained, strict=True) if o is not None and not t.diverged]
     comparable = None not in starts
     outcomes = []
     for seen, base in zip(found, trained, strict=True):
