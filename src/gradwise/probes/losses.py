@@ -192,5 +192,5 @@ class LossCalls:
 
     def rows(self) -> int:
         """Rows the last loss call saw, 0 where its arguments are gone."""
-        given = self.last()[0]
-        return 0 if given is None or not given.dim() else int(given.shape[0])
+        given = next((tensor for tensor in self.last() if tensor is not None and tensor.dim()), None)
+        return 0 if given is None else int(given.shape[0])

@@ -53,8 +53,9 @@ class Registry:
         self.all: list[Tracked] = []
         self._ignored: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def install(self, torch: ModuleType, patches: Patches) -> None:
-        """Notice optimizers and schedulers when they are made."""
+    def install(self, torch: ModuleType, patches: Patches, attend: Callable[[], None]) -> None:
+        """Notice optimizers and schedulers when they are made; `attend` is called with the first of them."""
+        self._attend = attend
         optim = torch.optim
         note_optimizer = patches.keep_compiler_out(self._note_optimizer)
         note_scheduler = patches.keep_compiler_out(self._note_scheduler)
@@ -64,6 +65,7 @@ class Registry:
 
     def _note_optimizer(self, optimizer: Any, *_: Any, **__: Any) -> None:
         self.seen += 1
+        self._attend()
         self.made.append(Made(weakref.ref(optimizer), places.here()))
 
     def _note_scheduler(self, _scheduler: Any, optimizer: Any = None, *_: Any, **__: Any) -> None:

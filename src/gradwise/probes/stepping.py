@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 from types import FrameType, ModuleType
@@ -14,6 +15,9 @@ from gradwise.probes.registry import Registry
 from gradwise.probes.sampling import Meter, next_due
 from gradwise.probes.steps import Steps
 from gradwise.probes.tracked import LEARNING, Tracked
+
+# Backward passes that lead to one step at most, where it isn't known yet whose they are.
+_UNCLAIMED = 64
 
 
 class Stepping:
@@ -34,6 +38,8 @@ class Stepping:
         self.after_step: list[Callable[[int, int], None]] = []
         self.differentiating = False
         self.within: list[Tracked] = []
+        self._unclaimed: deque[Any] = deque(maxlen=_UNCLAIMED)
+        self._adopted = False
         self.stack: list[tuple[Tracked, int]] = []
         self._before_hook: Any = None
         self._hooks = sys.modules["torch.optim.optimizer"]
@@ -48,7 +54,7 @@ class Stepping:
         patches.on_undo(self._hooks.register_optimizer_step_post_hook(self._after).remove)
 
     def attend(self) -> None:
-        """Register the hook before steps: not until training begins, so that it comes after all that change steps."""
+        """Register the hook before steps: with the first optimizer, so that it comes after all that change steps."""
         if self._before_hook is None and self._patches.active:
             self._before_hook = self._hooks.register_optimizer_step_pre_hook(self._before)
             self._patches.on_undo(self._before_hook.remove)
@@ -59,7 +65,10 @@ class Stepping:
             self.registry.follow_made()
         self.attend()
         tracked = self.registry.find(optimizer)
-        self.alert = self.alert or (tracked is not None and tracked.alert)
+        if tracked is not None and tracked.alert:
+            self.alert = True
+            if not (tracked.calls or tracked.steps or tracked.backwards):
+                self._adopt(tracked)
         return tracked
 
     def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -101,11 +110,22 @@ class Stepping:
         while self.stack and self.stack[-1][1] not in running:
             self.stack.pop()[0].inside = False
 
-    def backward_done(self, loss: Any) -> None:
-        """A backward pass is over: its loss belongs to the steps that were made while it ran, too."""
+    def unclaimed(self, loss: Any) -> None:
+        """A backward pass led to steps made while it ran, or to none that is known yet: its optimizer may turn up."""
         for tracked in self.within:
             tracked.claim(loss)
+        if not self.within:
+            if self._adopted:
+                self._unclaimed.clear()
+                self._adopted = False
+            self._unclaimed.append(loss)
         self.within.clear()
+
+    def _adopt(self, tracked: Tracked) -> None:
+        """An optimizer turns up that was made before we came."""
+        for loss in self._unclaimed:
+            tracked.add(loss)
+        self._adopted = True
 
     def look_before(self, tracked: Tracked, began: float) -> None:
         """Look at what a step begins from, if it is to be looked at."""

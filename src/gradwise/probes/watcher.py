@@ -77,7 +77,7 @@ class Watcher:
         for function in (self._before_backward, self._after_backward, self._functional_step):
             patches.keep_compiler_out(function)
         self.stepping.install(patches, self._flush)
-        self.registry.install(self.torch, patches)
+        self.registry.install(self.torch, patches, self.stepping.attend)
         self.names.install(self.torch, patches)
         self.losses.install(patches)
         self.unscaler.install(self.torch, patches, self._fail)
@@ -93,7 +93,7 @@ class Watcher:
     def finish(self) -> None:
         """Hand on everything recorded so far, and what recording it cost."""
         with suppress(Exception):
-            if self.manual is not None and self.manual.changed():
+            if self.manual is not None and not self.registry.seen and self.manual.changed():
                 self.manual.finish(perf_counter())
             self._hand_on()
             self.validation.close()
@@ -209,11 +209,14 @@ class Watcher:
                 self._first_nonfinite(loss, self.steps)
             if stepping.stack:
                 stepping.drop_left(sys._getframe(1))
+            reached = False
             for tracked in registry.followed:
-                if tracked.after_backward(loss) and tracked.inside:
-                    stepping.look_before(tracked, began)
-            if stepping.within:
-                stepping.backward_done(loss)
+                if tracked.after_backward(loss):
+                    reached = True
+                    if tracked.inside:
+                        stepping.look_before(tracked, began)
+            if stepping.within or not reached:
+                stepping.unclaimed(loss)
             if not registry.seen:
                 self._by_hand().backward(self._listed(tensors), loss, began)
         except Exception as error:
