@@ -50,6 +50,7 @@ def main():
     opt = parser.parse_args()
     print(opt)
 
+    torch.set_num_threads(1)  # the matrices are tiny
     torch.manual_seed(opt.seed)
     generator = mlp(opt.noise, opt.hidden, 2)
     discriminator = mlp(2, opt.hidden, 1)

@@ -104,6 +104,7 @@ def main() -> None:
         progress = (step - args.warmup) / max(1, args.steps - args.warmup)
         return args.min_lr_ratio + (1 - args.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
 
+    torch.set_num_threads(1)  # the matrices are tiny
     torch.manual_seed(args.seed)
     shape = Shape()
     model = Decoder(shape)
