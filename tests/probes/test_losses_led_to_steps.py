@@ -611,5 +611,5 @@ def test_an_optimizer_on_other_parameters_of_the_same_number() -> None:
     with watched() as seen:
         optimizers = [sgd(model) for model in models]
         expected = [train(models[i % 2], optimizers[i % 2], 3) for i in range(6)]
-    assert seen.losses(0) == sum(expected[0::2], [])
-    assert seen.losses(1) == sum(expected[1::2], [])
+    assert seen.losses(0) == [loss for losses in expected[0::2] for loss in losses]
+    assert seen.losses(1) == [loss for losses in expected[1::2] for loss in losses]

@@ -24,11 +24,15 @@ _WRAPPERS = {
 
 
 class Names:
-    """Knows the modules a script has asked for parameters; names a parameter after the largest of them."""
+    """Knows the modules a script has asked for parameters; names a parameter after the largest of them.
+
+    A name that was given stays, whatever modules turn up later: it is a column's label.
+    """
 
     def __init__(self) -> None:
         self._roots: dict[int, weakref.ref[Any]] = {}
         self._names: dict[int, tuple[weakref.ref[Any], str]] = {}
+        self._given: dict[int, tuple[weakref.ref[Any], str]] = {}
         self._stale = True
 
     def install(self, torch: ModuleType, patches: Patches) -> None:
@@ -59,10 +63,16 @@ class Names:
 
     def __call__(self, parameter: Any) -> str | None:
         """The parameter's name, None where no module is known to hold it."""
+        given = self._given.get(id(parameter))
+        if given is not None and given[0]() is parameter:
+            return given[1]
         if self._stale:
             self._collect()
         found = self._names.get(id(parameter))
-        return None if found is None or found[0]() is not parameter else found[1]
+        if found is None or found[0]() is not parameter:
+            return None
+        self._given[id(parameter)] = found
+        return found[1]
 
     def _collect(self) -> None:
         self._stale = False

@@ -72,10 +72,15 @@ class Tracked(Steps):
         return {id(p) for p in (ref() for ref in self._held)} == {id(p) for p in tensors}
 
     def names(self) -> list[str]:
-        """A name for each of them: the module's, else group.position."""
+        """A name for each of them: the module's, else group.position; no two the same."""
         optimizer = self.ref()
         groups = () if optimizer is None else optimizer.param_groups
-        return [self._names_of(p) or f"{i}.{j}" for i, g in enumerate(groups) for j, p in enumerate(g["params"])]
+        names: dict[str, None] = {}
+        for i, group in enumerate(groups):
+            for j, parameter in enumerate(group["params"]):
+                name = self._names_of(parameter)
+                names[name if name and name not in names else f"{i}.{j}"] = None
+        return list(names)
 
     def describe(self) -> None:
         """Record what the optimizer is and holds now."""
@@ -157,6 +162,8 @@ class Tracked(Steps):
                     break
             else:
                 return
+        elif known:
+            self.describe()
         self._record_settings(groups)
 
     def _record_settings(self, groups: Sequence[Mapping[str, Any]]) -> None:
