@@ -52,13 +52,13 @@ def transformer(width: int, rows: int) -> tuple[nn.Module, Step]:
 def _stepper(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
     def step(optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
-        F.cross_entropy(model(x).flatten(0, -2), y.flatten()).backward()
+        torch.autograd.backward(F.cross_entropy(model(x).flatten(0, -2), y.flatten()))
         optimizer.step()
 
     return step
 
 
-CASES = {
+CASES: dict[str, Callable[[], tuple[nn.Module, Step]]] = {
     "mlp tiny": lambda: mlp(32, 32),
     "mlp large": lambda: mlp(4096, 2048),
     "cnn tiny": lambda: cnn(4, 4),
