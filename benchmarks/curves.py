@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import runpy
 import subprocess
@@ -205,6 +204,12 @@ def numbers(values: Sequence[float]) -> str:
     return " / ".join(f"{v:.3g}" if np.isfinite(v) else "-" for v in values)
 
 
+def as_text(entries: Sequence[dict[str, Any]]) -> str:
+    """JSON with one key a line."""
+    objects = (",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in e.items()) for e in entries)
+    return "[\n" + ",\n".join(f" {{\n{o}\n }}" for o in objects) + "\n]\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="entries whose command contains this")
@@ -227,7 +232,7 @@ def main() -> int:
         print(f"{'ok  ' if holds else 'FAIL'} {entry['curve']:15s} {line}\n     {figures}", flush=True)
         if args.write and holds:
             entry["why"] = figures
-            CURVES.write_text(json.dumps(entries, indent=1) + os.linesep)
+            CURVES.write_text(as_text(entries))
     print(f"{failed} of {len(entries)} entries fail" if failed else "all hold")
     return int(failed > 0)
 

@@ -119,6 +119,7 @@ def visit(place, tmp_path_factory):
     ticks: list[int] = []
     with Keeper(store) as keeper, Workspace.before(target.cwd, target.script, target.argv) as workspace:
         watched = runner.watch(target, keeper, workspace, on_tick=lambda intake: ticks.append(intake.step))
+        watched.settle(workspace)
         trials = Runner(target, workspace, keeper, watched.recording.run.id)
         same = trials.run(Intervention(), 0, 50, 100)
         hopeless = trials.run(Intervention(lr_scale=1000.0), 0, None, 100)

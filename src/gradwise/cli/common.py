@@ -103,8 +103,8 @@ def leave(exit_status: int) -> NoReturn:
 
 
 @contextmanager
-def speaking_plainly(then: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Turn an error of gradwise's own into one sentence; `then` says how to end (the default is status 70)."""
+def speaking_plainly(end: bool = True) -> Iterator[None]:
+    """Turn an error of gradwise's own into one sentence; `end` says whether to end the command too, with status 70."""
     try:
         yield
     except Exception as error:
@@ -115,8 +115,8 @@ def speaking_plainly(then: Callable[[], None] = lambda: None) -> Iterator[None]:
             f"an error of gradwise's own, not of your script ({what}); please report it to the gradwise project, "
             "with what GRADWISE_DEBUG=1 gradwise … prints"
         )
-        then()
-        raise SystemExit(70) from None
+        if end:
+            raise SystemExit(70) from None
 
 
 def live_ticker(line: Any, began: float) -> Callable[[Intake], None]:

@@ -141,11 +141,8 @@ class _Visit:
         try:
             watched = self._watch(workspace)
             status = watched.ended.exit
-            try:
-                with speaking_plainly(lambda: leave(status)):
-                    status = self._judge(watched, workspace)
-            except KeyboardInterrupt:
-                pass
+            with suppress(KeyboardInterrupt), speaking_plainly(end=False):
+                status = self._judge(watched, workspace)
         finally:
             if workspace is not None:
                 workspace.close()
@@ -188,6 +185,8 @@ class _Visit:
         from gradwise.diagnosis import diagnose
 
         recording, options = watched.recording, self.options
+        if workspace is not None:
+            watched.settle(workspace)
         diagnosis = diagnose(recording, options.target)
         trials: Sequence[Recording] = ()
         if workspace is not None and _curable(diagnosis):

@@ -27,25 +27,29 @@ _GRAPH_LIMIT = 200_000
 _WITNESS = 1 << 14
 # A hand-written rule counts as a multiple of the gradient when the two point the same way to within rounding.
 _STRAIGHT = 0.9999
-# The first step of any rule goes downhill; the inputs of an explanation or an attack change as they like.
-_DOWNHILL = 0.1
+# The first step of any rule goes downhill, in all or nearly all numbers that it changes; the inputs of an explanation
+# or an attack change as they like. Where there are few numbers that happens by chance, so it isn't tried for ever.
+_DOWNHILL = 0.95
+_TRIES = 3
 
 
 def leaves_of(roots: Sequence[Tensor]) -> list[Tensor]:
-    """The leaf tensors a loss depends on, in the order the forward pass first used them (as far as the graph tells)."""
-    found: list[Tensor] = []
+    """The leaf tensors a loss depends on, in the order in which the forward pass first used them."""
     stack: list[Any] = [t.grad_fn for t in roots if t.grad_fn is not None]
     seen = set(stack)
+    used: dict[Any, tuple[int, int]] = {}
     while stack and len(seen) < _GRAPH_LIMIT:
         node = stack.pop()
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found.append(variable)
-        for child, _ in node.next_functions:
-            if child is not None and child not in seen:
+        number = node._sequence_nr()
+        for i, (child, _) in enumerate(node.next_functions):
+            if child is None:
+                continue
+            if hasattr(child, "variable"):
+                used[child] = min(used.get(child, (number, i)), (number, i))
+            elif child not in seen:
                 seen.add(child)
                 stack.append(child)
-    return found[::-1]
+    return [node.variable for node in sorted(used, key=lambda node: used[node])]
 
 
 class Manual(Steps):
@@ -78,6 +82,7 @@ class Manual(Steps):
         self._root: Callable[[], Any] = _nothing
         self._first: tuple[Layout, Vector, Vector] | None = None
         self._rate = math.nan
+        self._tries = 0
 
     @property
     def leaves(self) -> list[Tensor]:
@@ -124,15 +129,15 @@ class Manual(Steps):
     def functional(self, root: Tensor, leaves: Sequence[Tensor], gradients: Any, loss: Any, now: float) -> None:
         """Gradients with respect to `leaves` were asked for: if they came from the last ones, that was a step.
 
-        Only the direction tells training from an explanation or an attack, which asks for the gradients of inputs:
-        the first step of any rule goes downhill.
+        Only the direction tells training from an explanation or an attack, which asks for the gradients of inputs.
         """
-        if self._root() is root:
-            return  # another part of the same gradient
+        if self._root() is root or self._tries > _TRIES:
+            return  # another part of the same gradient, or no training
         self._root = weakref.ref(root)
         if self.steps or self._descended(leaves):
             self.finish(now, leaves)
-        elif not self.steps:
+        else:
+            self._tries += 1
             self.backwards = 0
             layout = Layout([number_of(leaf) for leaf in leaves])
             theta, gradient = layout.gather(leaves, gradients)
@@ -148,8 +153,9 @@ class Manual(Steps):
         layout, theta, gradient = self._first
         if tuple(number_of(leaf) for leaf in leaves) != layout.numbers:
             return False
-        with np.errstate(all="ignore"):
-            return layout.cosine(theta - layout.gather(leaves)[0], gradient) > _DOWNHILL
+        change = layout.gather(leaves)[0] - theta
+        moved = change != 0
+        return bool(moved.any() and np.mean(change[moved] * gradient[moved] < 0) > _DOWNHILL)
 
     # both
 

@@ -47,6 +47,7 @@ class Keeper:
         self._store: Store | None = None
         self._runs: dict[str, _Run] = {}
         self._not_before = 0.0
+        self._refused = False
 
     def begin(self, run: RunInfo) -> str:
         """Take on a run; gives its id, which it has whether or not it can be kept."""
@@ -71,11 +72,11 @@ class Keeper:
             self._write(kept)
             self._opened().update(run.id, **_fields(run))
 
-        return self._attempt(write, _QUICK) or self._attempt(write, _PATIENT)
+        return self._insist(write)
 
     def save_report(self, run_id: str, report: Mapping[str, Any]) -> bool:
         """Keep a run's report; whether that was possible."""
-        return self._attempt(lambda: self._opened().save_report(run_id, report), _PATIENT)
+        return self._insist(lambda: self._opened().save_report(run_id, report))
 
     def close(self) -> None:
         """Close the store."""
@@ -102,12 +103,19 @@ class Keeper:
         assert self._store is not None
         return self._store
 
+    def _insist(self, action: Callable[[], None]) -> bool:
+        """Try for a while, unless that has been in vain before."""
+        if self._attempt(action, _QUICK):
+            return True
+        self._refused = self._refused or not self._attempt(action, _PATIENT)
+        return not self._refused
+
     def _attempt(self, action: Callable[[], None], patience: float) -> bool:
         try:
             with self._waiting(patience):
                 action()
-        except Exception as error:
-            self.problem = str(error)
+        except (Exception, KeyboardInterrupt) as error:
+            self.problem = str(error) or "interrupted"
             self._not_before = time.monotonic() + _PAUSE
             self.close()
             return False

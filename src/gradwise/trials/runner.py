@@ -76,7 +76,11 @@ class Intake:
             # An id is for looking a run up: one that isn't in the store has none.
             run = replace(run, id=run.id if kept else "")
         self.run = run
-        return replace(self.builder.build(), run=run)
+        try:
+            return replace(self.builder.build(), run=run)
+        except Exception as error:
+            self.failed = self.failed or error
+            return Recording(run)
 
     def _look(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
@@ -102,12 +106,27 @@ def _status(ended: Ended, facts: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What came of watching the user's own run. `seeded`: the libraries it seeds; `problem`: what hindered watching."""
+    """What came of watching the user's own run.
+
+    Attributes:
+        recording: its recording.
+        ended: how it ended.
+        seeded: the libraries it seeds itself.
+        effects: what it did to the world outside, where it was audited.
+        problem: what hindered watching; "" if nothing did.
+    """
 
     recording: Recording
     ended: Ended
     seeded: frozenset[str] = frozenset()
+    effects: tuple[Mapping[str, Any], ...] = ()
     problem: str = ""
+
+    def settle(self, workspace: Workspace) -> None:
+        """Let the workspace know, right after the run, what it has done."""
+        for effect in self.effects:
+            workspace.note(effect)
+        workspace.after()
 
 
 def watch(
@@ -124,7 +143,7 @@ def watch(
     Args:
         target: what to run.
         keeper: where to keep the recording.
-        workspace: takes note of what the script does to the world outside, for trials.
+        workspace: has the script audited, for trials; tell it what that gave with `Watched.settle`.
         intervention: what to change.
         max_steps: end it cleanly after so many optimizer steps.
         max_time: end it cleanly after so many seconds.
@@ -147,12 +166,9 @@ def watch(
     if max_time is not None and ended.timed_out and ended.exit == -signal.SIGINT:
         ended = replace(ended, exit=0)  # our own way of ending it: no failure of the script's
     recording = intake.finish(ended)
-    if workspace is not None:
-        for note in intake.side["effect"]:
-            workspace.note(note)
-        workspace.after()
     seeded = frozenset(str(note.get("library")) for note in intake.side["seeded"])
-    return Watched(recording, ended, seeded, ended.problem or _not_watched(intake))
+    problem = ended.problem or _not_watched(intake)
+    return Watched(recording, ended, seeded, tuple(intake.side["effect"]), problem)
 
 
 def _not_watched(intake: Intake) -> str:
