@@ -168,14 +168,6 @@ def test_what_there_is_of_a_broken_run_is_judged(place, mode, status, words):
     assert any(verdict in done.stderr for verdict in ("✓ healthy", "? inconclusive"))
 
 
-def test_a_budget_of_steps_ends_the_script_cleanly(place):
-    done = place.run("doctor", "--no-repair", "--max-steps", "60", "--json", "r.json", "train.py", "plain", "0.05")
-    assert done.returncode == 0
-    assert done.stdout.splitlines() == ["finally", "at its end"]
-    assert json.loads((place.folder / "r.json").read_text())["steps"] == 60
-    assert "stopped early, as asked" in done.stderr
-
-
 def test_ctrl_c_is_the_scripts_and_then_comes_the_diagnosis(place):
     visit = place.start("doctor", "train.py", "wait", "0.05")
     assert visit.stdout is not None
@@ -267,19 +259,20 @@ def test_what_cannot_be_isolated_is_not_tried(place, tmp_path_factory):
 # the store
 
 
-def test_a_locked_store_is_a_note(place):
+def test_a_locked_store_is_a_note_and_a_budget_of_steps_ends_the_script_cleanly(place):
     (place.folder / ".gradwise").mkdir()
     url = str(place.folder / ".gradwise/runs.db")
     Store.open(url).close()
     lock = sqlite3.connect(url, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     impatient = "import gradwise.recording.keeper as k; k._PATIENT = 0.5; from gradwise.cli import main; main()"
+    words = ["doctor", "--no-repair", "--max-steps", "60", "--json", "r.json", "train.py", "plain", "0.05"]
     done = subprocess.run(
-        [sys.executable, "-c", impatient, "doctor", "--no-repair", "train.py", "plain", "0.05"],
-        cwd=place.folder, capture_output=True, text=True, env=environment(),
-    )  # fmt: skip
-    assert done.returncode == 0
-    assert "✓ healthy" in done.stderr
+        [sys.executable, "-c", impatient, *words], cwd=place.folder, capture_output=True, text=True, env=environment()
+    )
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["finally", "at its end"])
+    assert json.loads((place.folder / "r.json").read_text())["steps"] == 60
+    assert "stopped early, as asked" in done.stderr
     assert "The recording was not kept: another process has kept the store" in " ".join(done.stderr.split())
     assert "gradwise report" not in done.stderr  # there is nothing to make one from
 
