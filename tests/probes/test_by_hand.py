@@ -141,7 +141,7 @@ def test_functional_steps_in_place() -> None:
                     p -= 0.1 * g
             expected.append(loss.item())
     assert seen.losses() == expected[:-1]
-    assert [p.name for p in seen.recording.optimizers[0].parameters][0] == "0.weight"
+    assert next(p.name for p in seen.recording.optimizers[0].parameters) == "0.weight"
 
 
 def test_an_explanation_of_inputs_is_no_training() -> None:
