@@ -168,6 +168,15 @@ def test_a_run_that_broke_off_is_cured_at_the_length_it_then_has():
     assert all(v is None or v > 1 for v in best.baseline)
 
 
+def test_a_run_that_was_cut_short_is_repaired_over_as_many_steps():
+    bench = FakeBench(lr=5.0)
+    watched = bench.record(Intervention(), 0, 100)
+    assert watched.run.status == "stopped"
+    best = remedies(repair(diagnosis(finding(*LOWER)), watched, Plan(3.0, 60.0), bench))[0]
+    assert (best.status, best.steps, best.full) == ("verified", 100, False)
+    assert {steps for _, _, steps in bench.made} == {100}
+
+
 def test_validation_decides_where_every_run_has_it():
     best = remedies(treat(FakeBench(lr=1.999, every=100), diagnosis(finding(LOWER[1]))))[0]
     assert best.metric == "loss/validation"
