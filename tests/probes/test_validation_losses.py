@@ -118,10 +118,10 @@ def test_more_call_sites_than_anyone_reads_are_left_out() -> None:
     assert len(seen.recording.sources(signals.VALIDATION)) == 64
 
 
-@pytest.mark.parametrize("name", LOSS_FUNCTIONS)
-def test_the_functions_are_there(name: str) -> None:
+def test_the_functions_are_there() -> None:
     """Torch may rename one of them some day; then it must be found under its new name."""
-    assert callable(getattr(F, name))
+    younger = {"linear_cross_entropy"}  # than the oldest torch there may be
+    assert {name for name in LOSS_FUNCTIONS if not hasattr(F, name)} <= younger
 
 
 def test_every_loss_module_of_torch_is_covered() -> None:
@@ -132,4 +132,4 @@ def test_every_loss_module_of_torch_is_covered() -> None:
     for module in names:
         source = getattr(nn, module).forward.__code__.co_names
         covered |= {module} if set(source) & set(LOSS_FUNCTIONS) else set()
-    assert covered == names - {"Module"}
+    assert covered == names

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 LOSS_FUNCTIONS = (
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "cross_entropy", "ctc_loss",
-    "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss", "margin_ranking_loss", "mse_loss",
-    "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss", "poisson_nll_loss",
+    "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss", "linear_cross_entropy", "margin_ranking_loss",
+    "mse_loss", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss", "poisson_nll_loss",
     "smooth_l1_loss", "soft_margin_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss",
 )  # fmt: skip
+# Where the target is among the arguments; in second place for all others.
+_TARGETS = {"cosine_embedding_loss": 2, "linear_cross_entropy": 2, "margin_ranking_loss": 2}
 _PLACES = 64
 
 Fail = Callable[[str, Exception], None]
@@ -141,7 +143,7 @@ class LossCalls:
 
     def _wrap(self, patches: Patches, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         compiling, training = self.torch.compiler.is_compiling, self.torch.is_grad_enabled
-        evaluated, reference = self._evaluated, weakref.ref
+        evaluated, reference, at = self._evaluated, weakref.ref, _TARGETS.get(name, 1)
 
         def loss(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -156,7 +158,7 @@ class LossCalls:
                 return out
             try:
                 # Weakly: a reference of ours must not keep the output alive through the backward pass.
-                self._last = reference(args[0]), reference(args[1] if len(args) > 1 else kwargs["target"])
+                self._last = reference(args[0]), reference(args[at] if len(args) > at else kwargs["target"])
                 self.name = name
             except (TypeError, LookupError):
                 self._last = None
