@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def run(
     lr: float = 0.1,
     change_x: Any = lambda x, step: x,
     change_y: Any = lambda y, step: y,
-    criterion: Any = F.mse_loss,
+    criterion: Any = lambda out, y: F.mse_loss(out, y),
     model: nn.Module | None = None,
 ) -> None:
     model = mlp(classes=1) if model is None else model
@@ -101,7 +102,7 @@ def test_a_root_at_zero_gives_a_gradient_that_breaks_the_parameters() -> None:
 
 def test_a_rate_that_lets_everything_overflow() -> None:
     found = first(lambda: run(lr=1e20, steps=12, model=nn.Linear(6, 1)))
-    assert found["stage"] in ("parameters", "output")
+    assert found["stage"] in ("parameters", "output", "loss")
     assert found["value"] in ("nan", "inf")
     assert found["step"] >= 1
 
@@ -123,19 +124,41 @@ def test_losses_without_a_loss_function(value: str) -> None:
 
 def test_only_the_first_is_told_and_losses_are_all_recorded() -> None:
     with watched() as seen:
-        run(change_y=lambda y, step: y * float("nan") if step in (2, 4) else y, lr=0.0)
+        p = nn.Parameter(torch.ones(2))
+        optimizer = torch.optim.SGD([p], lr=0.1)
+        for step in range(6):
+            optimizer.zero_grad()
+            # A constant has no part in the gradient.
+            (p.sum() + (float("nan") if step in (2, 4) else 0.0)).backward()
+            optimizer.step()
     assert len(seen.recording.happened("non-finite")) == 1
-    assert [loss != loss for loss in seen.losses()] == [False, False, True, False, True, False]
+    assert [math.isnan(loss) for loss in seen.losses()] == [False, False, True, False, True, False]
 
 
 def test_by_hand() -> None:
     def train() -> None:
         w = torch.ones(3, requires_grad=True)
-        for _ in range(6):
+        for _ in range(4):
             w.pow(3).sum().backward()
-            w.data -= 1e30 * w.grad
+            w.data -= 1e20 * w.grad
             w.grad = None
 
     found = first(train)
-    assert found["bad_parameters"] >= 1
-    assert found["parameters"][0] == "leaf.0"
+    assert (found["step"], found["stage"], found["value"]) == (1, "forward", "-inf")
+    assert found["place"]["text"] == "w.pow(3).sum().backward()"
+
+
+def test_the_optimizer_it_belongs_to() -> None:
+    def train() -> None:
+        models = [nn.Linear(6, 1), nn.Linear(6, 1)]
+        optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in models]
+        for step in range(5):
+            for which in (0, 1):
+                x, _ = batch(seed=step)
+                optimizers[which].zero_grad()
+                loss = F.mse_loss(models[which](x), x[:, :1])
+                (loss * float("inf") if (which, step) == (1, 3) else loss).backward()
+                optimizers[which].step()
+
+    found = first(train)
+    assert (found["step"], found["source"]) == (3, 1)

@@ -66,7 +66,7 @@ class Meter:
             return True  # these tell what a look costs once everything is warm
         # What the cost of every step leaves over, and a share in any case: a recording without looks says little.
         left = max(budget - (self.spent - self.looks), _SHARE * budget)
-        self.thinning = max(0, math.ceil(math.log2(max(self.look_cost * self.steps / left / _PERIOD, 1.0))))
+        self.thinning = math.ceil(math.log2(max(self.look_cost * self.steps / left / _period(step), 1.0)))
         if due(step, self.thinning) and self.looks + self.look_cost <= left + _CREDIT:
             return True
         self.look_cost *= _FORGET

@@ -137,13 +137,13 @@ class Watcher:
                 if course.rows:
                     rows, course.rows = course.rows, []
                     self.meter.last = max(self.meter.last, rows[-1][2])
-                    course.hand_on(self._read(rows, course.index))
+                    course.hand_on(self._read(rows, course))
             self.validation.close(self.steps)
             self.unscaler.record_scale(self.steps)
         except Exception as error:
             self._fail("flush", error)
 
-    def _read(self, rows: list[Row], source: int) -> list[Row]:
+    def _read(self, rows: list[Row], course: Steps) -> list[Row]:
         """The rows with their losses as numbers; those that lie on a device are read in one transfer."""
         waiting = [i for i, (_, loss, _) in enumerate(rows) if loss is not None and type(loss) is not float]
         if not waiting:
@@ -154,7 +154,7 @@ class Watcher:
             step, _, time = rows[i]
             rows[i] = step, loss, time
             if loss - loss != 0.0:
-                self._first_nonfinite(loss, step, source)
+                self._first_nonfinite(loss, course, step)
         return rows
 
     # backward passes
@@ -205,20 +205,21 @@ class Watcher:
                 loss = self._value(tensors, args[0] if args else kwargs.get("grad_tensors"))
                 if loss is None:
                     return
-            if type(loss) is float and loss - loss != 0.0:
-                self._first_nonfinite(loss, self.steps)
             if stepping.stack:
                 stepping.drop_left(sys._getframe(1))
-            reached = False
+            reached: Steps | None = None
             for tracked in registry.followed:
                 if tracked.after_backward(loss):
-                    reached = True
+                    reached = reached or tracked
                     if tracked.inside:
                         stepping.look_before(tracked, began)
-            if stepping.within or not reached:
+            if stepping.within or reached is None:
                 stepping.unclaimed(loss)
             if not registry.seen:
-                self._by_hand().backward(self._listed(tensors), loss, began)
+                reached = self._by_hand()
+                reached.backward(self._listed(tensors), loss, began)
+            if type(loss) is float and loss - loss != 0.0:
+                self._first_nonfinite(loss, reached)
         except Exception as error:
             self._fail("backward", error)
         finally:
@@ -253,10 +254,11 @@ class Watcher:
             parts.append(value.item() if value.is_cpu else value.reshape(()).clone())
         return sum(parts[1:], parts[0])
 
-    def _first_nonfinite(self, loss: float, step: int, source: int = 0) -> None:
+    def _first_nonfinite(self, loss: float, course: Steps | None, step: int | None = None) -> None:
         if self._nonfinite:
             return
         self._nonfinite = True
+        step = step if step is not None else self.steps if course is None else course.steps
         courses = self.registry.all
         tensors = [(n, p) for t in courses for n, p in zip(t.names(), t.parameters(), strict=True)]
         if self.manual is not None:
@@ -266,7 +268,7 @@ class Watcher:
         place = places.here() or self._first_backward
         if place is not None:
             data["place"] = {"file": place.file, "line": place.line, "text": place.text}
-        self.recorder.event("non-finite", step, source, data)
+        self.recorder.event("non-finite", step, 0 if course is None else course.index, data)
         self.recorder.due = 0.0
 
     # training without an optimizer
@@ -310,10 +312,10 @@ class Watcher:
             self.backwards += 1
             roots, leaves, manual = self._listed(outputs), self._listed(inputs), self._by_hand()
             loss = self._value(outputs, weights)
-            if isinstance(loss, float) and loss - loss != 0.0:
-                self._first_nonfinite(loss, manual.steps)
             if loss is not None:
                 manual.functional(roots[0], leaves, gradients, loss, began)
+            if type(loss) is float and loss - loss != 0.0:
+                self._first_nonfinite(loss, manual)
         except Exception as error:
             self._fail("autograd.grad", error)
         finally:
