@@ -102,10 +102,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=0.7, help="of each block")
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--only", default="", help="cases with this in their name")
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"{'case':20}{'step µs':>10}{'extra µs':>10}{'extra %':>9}{'claimed µs':>12}{'budget µs':>11}")
     for name, make in CASES.items():
+        if args.only not in name:
+            continue
         torch.manual_seed(0)
         plain, extra, claimed = measure(*make(), args.seconds, args.pairs)
         budget = max(0.02 * plain, 30e-6)
