@@ -82,7 +82,7 @@ def test_a_module_in_a_circle() -> None:
 
 def test_a_model_at_the_address_of_one_that_is_gone() -> None:
     names = Names()
-    for _ in range(50):
+    for _ in range(10):
         model = Block()
         names.add(model)
         assert [names(p) for p in model.parameters()] == ["scale", "inner.weight"]

@@ -125,14 +125,13 @@ def test_it_tells_who_it_is(script):
 def test_a_signal_to_us_is_passed_on(script):
     name = script(
         """
-        import signal, sys, time
+        import os, signal, sys, time
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+        os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(60)
         """
     )
-    killer = later("kill -TERM {pid}", 1.0)
     ended, _ = watch(name)
-    killer.wait()
     assert (ended.exit, ended.told) == (7, signal.SIGTERM)
 
 
@@ -215,11 +214,16 @@ def test_what_a_trial_leaves_running_ends_with_it(script):
 
 
 def test_ctrl_c_ends_a_trial(script):
-    name = script("import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)")
-    killer = later("kill -INT {pid}", 1.5)
+    name = script(
+        f"""
+        import os, time
+        open("pid", "w").write(str(os.getpid()))
+        os.kill({os.getpid()}, {int(signal.SIGINT)})
+        time.sleep(60)
+        """
+    )
     with pytest.raises(Interrupted, match="SIGINT"):
         trial(name)
-    killer.wait()
     assert ends(int(Path("pid").read_text()))
 
 
