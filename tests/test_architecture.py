@@ -26,6 +26,7 @@ EVIDENCE = GROUND | {"interventions"}
 MAY_IMPORT: dict[str, set[str]] = {
     "legible": set(),
     "schedules": set(),
+    "optim": {"schedules"},  # a rate may be a schedule
     "recording": set(),
     "interventions": {"schedules"},
     "probes": {"recording"},
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"interventions", "session"},
 }
 # The rooms that live in the process that trains; all others must load without torch.
-WITH_TORCH = {"probes", "trials", "session"}
+WITH_TORCH = {"optim", "probes", "trials", "session"}
 
 MOST_LINES, FEW_BEYOND = 600, 400
 

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "watch": "gradwise.session",
     "Watch": "gradwise.session",
+    "optim": "",
     "schedules": "",
     "Intervention": "gradwise.interventions",
 }
