@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ import torch
 
 from gradwise.optim.kernels import generated, threads
 from gradwise.optim.kernels.formula import Formula, bind, helper
+from gradwise.optim.kernels.reference import Around
 from gradwise.optim.rules import scalars
 
 # Elements that are worked on at a time: their states fit the second-level cache, and threads share out chunks.
 CHUNK = 16384
-# What stands before a rule's own coefficients: it is done around every rule, in the same pass.
-AROUND = ("grad_scale", "clip_value", "l2", "decay", "threshold", "ema")
+# What stands before a rule's own coefficients.
+AROUND = Around._fields
 # What each chunk yields: sums of g², θ², Δ², g·m, and how many gradients are not finite.
 SUMS = 5
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -55,6 +57,8 @@ class Job:
         self.head = np.array([0, len(chunks), columns + 2, *addresses], np.int64)
         self.address = self.head.ctypes.data
         self._rows = 1
+        self._row = self.coefficients[0].data if n else memoryview(bytearray())
+        self._pack = Struct(f"{self.coefficients.shape[1]}d").pack_into
 
     def set(self, rows: Sequence[Sequence[float]]) -> None:
         """Coefficients: one row for all tensors, or one for each."""
@@ -62,7 +66,10 @@ class Job:
             stride = self.coefficients.strides[0] if len(rows) > 1 else 0
             self.table[:, -1] = self.coefficients.ctypes.data + stride * np.arange(len(self.table))
             self._rows = len(rows)
-        self.coefficients[: len(rows)] = rows
+        if len(rows) == 1:
+            self._pack(self._row, 0, *rows[0])
+        else:
+            self.coefficients[:] = rows
 
     def run(self, kernel: int) -> None:
         """One pass over all tensors."""

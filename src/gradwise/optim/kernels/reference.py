@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -12,9 +11,17 @@ from gradwise.optim.rules.rule import Rule
 from gradwise.optim.rules.scalars import ema, seen, soft_threshold
 
 
-@dataclass(frozen=True)
-class Around:
-    """What is done around every rule, for one group at one step (names as in `kernels.cpu.AROUND`)."""
+class Around(NamedTuple):
+    """What is done around every rule, for one group at one step: the first coefficients of every kernel.
+
+    Attributes:
+        grad_scale: what gradients are multiplied by: unscaling, clipping by norm, and −1 to maximize.
+        clip_value: the bound of each element of the gradient.
+        l2: coupled weight decay λ.
+        decay: what parameters are multiplied by (decoupled weight decay), 1−ηλ.
+        threshold: what elements are moved towards 0 by afterwards (l1), ηλ₁.
+        ema: weight of the new parameter in its average.
+    """
 
     grad_scale: float = 1.0
     clip_value: float = float("inf")
@@ -22,10 +29,6 @@ class Around:
     decay: float = 1.0
     threshold: float = 0.0
     ema: float = 0.0
-
-    def row(self) -> tuple[float, ...]:
-        """As coefficients of a compiled kernel."""
-        return (self.grad_scale, self.clip_value, self.l2, self.decay, self.threshold, self.ema)
 
 
 def apply(

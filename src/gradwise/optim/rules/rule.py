@@ -38,12 +38,15 @@ class Rule:
         states: in the order in which `update` takes and returns them.
         counts: whether `optimizer.state[p]["step"]` counts steps.
         decays: whether `weight_decay` belongs to the rule, and is not handled around it.
+        arguments: what its function calls parameter, gradient and states.
+        settings: what else it is given.
     """
 
     update: Callable[..., Any]
     states: tuple[State, ...] = ()
     counts: bool = True
     decays: bool = False
+    arguments: tuple[str, ...] = field(init=False)
     settings: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,17 +57,13 @@ class Rule:
                 f"rule {self.name}: its function takes a parameter, a gradient, one argument for each of its "
                 f"{len(self.states)} states, then settings; got {', '.join(parameters) or 'nothing'}"
             )
+        object.__setattr__(self, "arguments", tuple(parameters[:wanted]))
         object.__setattr__(self, "settings", tuple(parameters[wanted:]))
 
     @property
     def name(self) -> str:
         """The name of its function."""
         return self.update.__name__
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """What its function calls parameter, gradient and states."""
-        return tuple(inspect.signature(self.update).parameters)[: 2 + len(self.states)]
 
     @property
     def static(self) -> tuple[str, ...]:
