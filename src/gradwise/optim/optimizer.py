@@ -260,6 +260,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @skipped.setter
     def skipped(self, count: int) -> None:
+        """Count on from here."""
         self._skipped = count
         self._stopped = None
 

@@ -4,48 +4,56 @@ Imports Triton, so this is loaded by kernels alone.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
-# ruff: noqa: D103, N803
+# ruff: noqa: N803
 import triton
 import triton.language as tl
 
 
 @triton.jit
 def exp(x):
+    """eˣ."""
     return tl.exp(x)
 
 
 @triton.jit
 def log(x):
+    """Natural logarithm."""
     return tl.log(x)
 
 
 @triton.jit
 def absolute(x):
+    """|x|."""
     return tl.abs(x)
 
 
 @triton.jit
 def where(condition, a, b):
+    """`a` where the condition holds, else `b`."""
     return tl.where(condition, a, b)
 
 
 @triton.jit
 def sign(x):
+    """−1, 0 or 1; NaN for NaN."""
     return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
 
 
 @triton.jit
 def maximum(a, b):
+    """The larger of both; NaN if either is."""
     return tl.where((a > b) | (a != a), a, b)
 
 
 @triton.jit
 def minimum(a, b):
+    """The smaller of both; NaN if either is."""
     return tl.where((a < b) | (a != a), a, b)
 
 
 @triton.jit
 def power(x, y):
+    """xʸ, of x above 0."""
     return tl.exp(y * tl.log(x))
 
 
