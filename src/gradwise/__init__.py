@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradwise import figures, regularization, schedules
+    from gradwise.interventions import Intervention
+    from gradwise.regularization import average, decay_groups, early_stopping, penalty, sparsity
     from gradwise.session import Watch, watch
 
 __version__ = "0.1.0"
@@ -17,10 +20,30 @@ _PUBLIC = {
     "watch": "gradwise.session",
     "Watch": "gradwise.session",
     "schedules": "",
+    "regularization": "",
+    "figures": "",
+    "decay_groups": "gradwise.regularization",
+    "penalty": "gradwise.regularization",
+    "sparsity": "gradwise.regularization",
+    "average": "gradwise.regularization",
+    "early_stopping": "gradwise.regularization",
     "Intervention": "gradwise.interventions",
 }
 
-__all__ = ["Watch", "__version__", "watch"]
+__all__ = [
+    "Intervention",
+    "Watch",
+    "__version__",
+    "average",
+    "decay_groups",
+    "early_stopping",
+    "figures",
+    "penalty",
+    "regularization",
+    "schedules",
+    "sparsity",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

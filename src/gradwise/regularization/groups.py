@@ -68,9 +68,9 @@ def decay_groups(
         embeddings: whether `Embedding` and `EmbeddingBag` decay.
         lr: the learning rate of the last layer; None leaves it to the optimizer.
         layer_decay: factor of the rate from each layer to the one before it, in (0, 1]; it needs `lr`.
-        layers: name patterns, one for each layer from the input to the output. None takes the blocks of the `ModuleList`
-            or `Sequential` that makes up most of the model as layers, what is registered before it as the first, after
-            it as the last; where there are several such lists it asks for patterns.
+        layers: name patterns, one for each layer from the input to the output. None takes the blocks of the
+            `ModuleList` or `Sequential` that makes up most of the model as layers, what is registered before it as the
+            first, after it as the last; where there are several such lists it asks for patterns.
         verbose: print what went where.
 
     Raises:

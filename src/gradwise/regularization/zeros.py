@@ -64,8 +64,7 @@ def sparsity(model: nn.Module) -> Sparsity:
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
-        >>> with torch.no_grad():
-        ...     _ = model[0].weight[:, 1].zero_()
+        >>> _ = model[0].weight.data[:, 1].zero_()
         >>> print(sparsity(model))
         0.weight  2 of 6 zero (33.3 %), 1 of 3 inputs dropped: 1
         2.weight  0 of 2 zero (0 %), 0 of 2 inputs dropped
