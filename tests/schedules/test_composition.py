@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from many import anything, ended, steps
 
 import gradwise.schedules
 from gradwise.schedules import (
@@ -30,7 +31,6 @@ from gradwise.schedules import (
     warmup,
     warmup_stable_decay,
 )
-from schedules.strategies import anything, ended, steps
 
 NAMES = {name: getattr(gradwise.schedules, name) for name in gradwise.schedules.__all__}
 
