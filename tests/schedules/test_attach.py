@@ -175,6 +175,17 @@ def test_betas_follow_schedules() -> None:
     assert optimizer.param_groups[0]["betas"] == pytest.approx((0.95, 0.0099))
 
 
+def test_rates_that_are_not_scheduled_are_left_to_others() -> None:
+    optimizer = sgd(lr=1.0, weight_decay=0.1)
+    theirs = torch_lr.StepLR(optimizer, 1, 0.5)
+    ours = attach(optimizer, weight_decay=polynomial(4), step=1)
+    optimizer.step()
+    theirs.step()
+    ours.step()
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.5, 0.05)
+    assert ours.get_last_lr() == [0.5]
+
+
 def test_a_rate_can_be_meant_as_it_is() -> None:
     optimizer = sgd(lr=0.5)
     attach(optimizer, 3e-4 * cosine(10), absolute=["lr"], step=5)

@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from gradwise.schedules.checks import count
-from gradwise.schedules.decays import constant
 from gradwise.schedules.plateau import Plateau, PlateauState
 from gradwise.schedules.schedule import Schedule
 
@@ -44,7 +43,8 @@ class ScheduledLR(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates of the groups at the present step."""
-        return [self._value("lr", k, group) for k, group in enumerate(self.optimizer.param_groups)]
+        groups = self.optimizer.param_groups
+        return [self._value("lr", k, group) if "lr" in self._rules else group["lr"] for k, group in enumerate(groups)]
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps, `{"last_epoch": 1000}`; the schedules themselves are the program's."""
@@ -89,7 +89,7 @@ class ScheduledLR(LRScheduler):
 
     def _own(self, group: dict[str, Any]) -> None:
         """Keep in the group what is its own, if that wasn't done before."""
-        for setting in self._rules:
+        for setting in {"lr", *self._rules}:
             if f"initial_{setting}" not in group:
                 group[f"initial_{setting}"] = _copy(_read(group, setting))
 
@@ -186,7 +186,7 @@ def attach(
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"attach: a torch.optim.Optimizer is needed, got {type(optimizer).__name__}")
-    given = {"lr": constant() if lr is None else lr, "momentum": momentum, "beta2": beta2, "weight_decay": weight_decay}
+    given = {"lr": lr, "momentum": momentum, "beta2": beta2, "weight_decay": weight_decay}
     rules = {name: _checked(name, rule, optimizer) for name, rule in given.items() if rule is not None}
     plain = {absolute} if isinstance(absolute, str) else set(absolute)
     if not plain <= set(rules):
