@@ -270,6 +270,14 @@ def test_what_makes_no_sense_is_said() -> None:
         walk(optimizer, scheduler, 1)
 
 
+def test_one_schedule_for_many_groups_is_evaluated_once_a_step() -> None:
+    asked: list[int] = []
+    optimizer = sgd(lr=1.0, groups=50)
+    scheduler = attach(optimizer, function(lambda t: asked.append(t) or 1.0))
+    walk(optimizer, scheduler, 3)
+    assert asked == [0, 1, 2, 3]
+
+
 def test_kinds_are_named() -> None:
     assert type(attach(sgd(), cosine(3))) is ScheduledLR
     assert isinstance(reduce_on_plateau(), Plateau)

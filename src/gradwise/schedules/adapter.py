@@ -43,8 +43,7 @@ class ScheduledLR(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates of the groups at the present step."""
-        groups = self.optimizer.param_groups
-        return [self._value("lr", k, group) if "lr" in self._rules else group["lr"] for k, group in enumerate(groups)]
+        return self._values("lr")
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps, `{"last_epoch": 1000}`; the schedules themselves are the program's."""
@@ -68,20 +67,26 @@ class ScheduledLR(LRScheduler):
         self._set_others()
 
     def _set_others(self) -> None:
-        for k, group in enumerate(self.optimizer.param_groups):
-            for setting in self._rules:
-                if setting != "lr":
-                    _write(group, setting, self._value(setting, k, group))
+        for setting in self._rules:
+            if setting != "lr":
+                for group, value in zip(self.optimizer.param_groups, self._values(setting), strict=True):
+                    _write(group, setting, value)
 
-    def _value(self, setting: str, k: int, group: dict[str, Any]) -> Any:
-        rules = self._rules[setting]
-        if isinstance(rules, tuple) and k >= len(rules):
+    def _values(self, setting: str) -> list[Any]:
+        """What a setting shall be in each group, at the present step."""
+        groups, rules = self.optimizer.param_groups, self._rules.get(setting)
+        if rules is None:  # torch's base class sets rates in any case
+            return [group[setting] for group in groups]
+        if isinstance(rules, tuple) and len(rules) < len(groups):
             raise ValueError(
-                f"{setting}: group {k} came later and has no schedule; attach anew, with one for each group"
+                f"{setting}: group {len(rules)} came later and has no schedule; attach anew, with one for each group"
             )
-        factor = self._factor(rules[k] if isinstance(rules, tuple) else rules)
-        self._own(group)
-        return factor if setting in self._absolute else group[f"initial_{setting}"] * factor
+        factors = [self._factor(r) for r in rules] if isinstance(rules, tuple) else [self._factor(rules)] * len(groups)
+        if setting in self._absolute:
+            return factors
+        for group in groups:
+            self._own(group)
+        return [group[f"initial_{setting}"] * factor for group, factor in zip(groups, factors, strict=True)]
 
     def _factor(self, rule: Rule) -> float:
         assert isinstance(rule, Schedule)
