@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "legible": set(),
     "schedules": set(),
     "regularization": set(),
+    "optim": {"schedules"},  # a rate may be a schedule
     "recording": set(),
     "interventions": {"schedules"},
     "probes": {"recording"},
@@ -39,10 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": EVIDENCE | {"diagnosis", "probes", "report", "search"},
     "cli": EVIDENCE | {"diagnosis", "trials", "search", "figures", "report", "session", "__init__"},
     "__main__": {"cli"},
-    "__init__": {"figures", "interventions", "regularization", "schedules", "session"},
+    "__init__": {"figures", "interventions", "optim", "regularization", "schedules", "session"},
 }
 # The rooms that live in the process that trains; all others must load without torch.
-WITH_TORCH = {"probes", "trials", "session", "regularization"}
+WITH_TORCH = {"optim", "regularization", "probes", "trials", "session"}
 # The one file of a room that loads without torch which is imported only to put a schedule on an optimizer.
 ADAPTER = SRC / "schedules" / "adapter.py"
 

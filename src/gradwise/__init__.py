@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradwise import figures, regularization, schedules
+    from gradwise import figures, optim, regularization, schedules
     from gradwise.interventions import Intervention
     from gradwise.regularization import average, decay_groups, early_stopping, penalty, sparsity
     from gradwise.session import Watch, watch
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "watch": "gradwise.session",
     "Watch": "gradwise.session",
+    "optim": "",
     "schedules": "",
     "regularization": "",
     "figures": "",
@@ -38,6 +39,7 @@ __all__ = [
     "decay_groups",
     "early_stopping",
     "figures",
+    "optim",
     "penalty",
     "regularization",
     "schedules",

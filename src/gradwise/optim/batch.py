@@ -1,0 +1,325 @@
+"""Tensors of one group that are stepped together, by one backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from operator import is_, itemgetter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradwise.optim.kernels import cpu, reference
+from gradwise.optim.kernels.formula import Formula
+from gradwise.optim.kernels.reference import Around
+from gradwise.optim.rules.rule import Rule
+
+AVERAGE, MASTER = "ema", "master"
+
+
+@dataclass
+class Totals:
+    """What one pass found of each tensor: arrays over the tensors of a batch, of the unscaled, unclipped gradients."""
+
+    parameters: Sequence[Tensor]
+    sums: np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Counters:
+    """One number for each parameter of a group, also seen as 0-d tensors in `state[p][name]`.
+
+    All are one array underneath, so that a step counts all tensors up at once.
+    """
+
+    def __init__(self, size: int, dtype: torch.dtype) -> None:
+        self.flat = torch.zeros(size, dtype=dtype)
+        self.numbers: Any = self.flat.numpy()
+        self.views = list(self.flat.unbind()) if size else []
+
+
+@dataclass
+class Held:
+    """What a batch needs to know of its optimizer.
+
+    Attributes:
+        rule: the update rule.
+        formula: `(static settings) -> Formula`, kept by the optimizer.
+        state: the optimizer's state.
+        counters: the group's numbers, by state name.
+        bf16_stochastic: whether 16-bit parameters are rounded up or down by chance.
+    """
+
+    rule: Rule
+    formula: Callable[[Mapping[str, bool]], Formula]
+    state: Mapping[Tensor, dict[str, Any]]
+    counters: Mapping[str, Counters]
+    bf16_stochastic: bool = False
+
+
+class Batch:
+    """Tensors with the same present states; `places` are where they stand in the group."""
+
+    def refresh(self, grads: Sequence[Tensor]) -> bool:
+        """Take this step's gradients; False if the batch no longer fits them."""
+        raise NotImplementedError
+
+    def measure(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Σg² and the number of non-finite gradients, a row for each tensor."""
+        raise NotImplementedError
+
+    def step(self, settings: Mapping[str, Any], around: Around, fresh: bool, want: bool) -> Totals | None:
+        """One step of all tensors; what it found, if that is wanted."""
+        raise NotImplementedError
+
+    def __init__(self, held: Held, params: Sequence[Tensor], index: Sequence[int], names: Sequence[str]) -> None:
+        self.held, self.params, self.names = held, list(params), list(names)
+        self.places, self.index = list(index), np.array(index)
+        self.dicts = [held.state[p] for p in params] if names or held.counters else []
+        self.states = [[d[name] for d in self.dicts] for name in names]
+        self._whole = [(c, [c.views[i] for i in index]) for c in held.counters.values()]
+        self._scalar = [
+            (name, c, views) for (name, c), (_, views) in zip(held.counters.items(), self._whole, strict=True)
+        ]
+
+    def current(self) -> bool:
+        """Whether parameters' states are still the ones it was made for."""
+        if not self.dicts:
+            return True
+        state = self.held.state
+        try:
+            return all(map(is_, map(state.__getitem__, self.params), self.dicts)) and all(
+                all(map(is_, map(itemgetter(name), self.dicts), kept))
+                for name, kept in (*zip(self.names, self.states, strict=True), *((n, v) for n, _, v in self._scalar))
+            )
+        except KeyError:
+            return False
+
+    def numbers(self, fresh: bool) -> list[dict[str, Any]]:
+        """`t`, `first` and scalar states: one dict if they are the same for all tensors, else one for each."""
+        values: dict[str, Any] = {name: c.numbers[self.index] for name, c, _ in self._scalar}
+        same = all((v == v[0]).all() for v in values.values())
+        rows = [{k: float(v[i]) for k, v in values.items()} for i in range(1 if same else len(self.params))]
+        for row in rows:
+            step = row.pop("step", None)
+            row["t"] = 1 if step is None else int(step) + 1
+            row["first"] = fresh if step is None else row["t"] == 1
+        return rows
+
+    def count(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the scalar states of a step that was made."""
+        for name, counter, _ in self._scalar:
+            if name == "step":
+                counter.numbers[self.index] += 1
+            else:
+                new = [row[name] for row in rows]
+                counter.numbers[self.index] = new if len(new) > 1 else new[0]
+
+
+class Eager(Batch):
+    """By the reference: any device, number type and layout."""
+
+    def refresh(self, grads: Sequence[Tensor]) -> bool:
+        """Take this step's gradients; False if the batch no longer fits them."""
+        self.grads = grads
+        return self.current()
+
+    def measure(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Σg² and the number of non-finite gradients, a row for each tensor."""
+        rows = []
+        for g in self.grads:
+            values = _dense_values(g)
+            rows.append((float(values.double().square().sum()), int((~values.isfinite()).sum())))
+        return np.array(rows).reshape(-1, 2)
+
+    def step(self, settings: Mapping[str, Any], around: Around, fresh: bool, want: bool) -> Totals | None:
+        """One step of all tensors."""
+        rows, rule, sums = self.numbers(fresh), self.held.rule, []
+        made: list[dict[str, float]] = []
+        for i, p in enumerate(self.params):
+            numbers = rows[i if len(rows) > 1 else 0]
+            kept = self.dicts[i] if self.dicts else {}
+            given = [numbers[s.name] if s.scalar else kept.get(s.name) for s in rule.states]
+            new, old = self._stepped(p, self.grads[i], given, {**settings, **numbers}, around, kept)
+            made.append({s.name: float(v) for s, v in zip(rule.states, old, strict=True) if s.scalar})
+            if want:
+                sums.append(new)
+        self.count(made if len(rows) > 1 else made[:1])
+        return Totals(self.params, np.array(sums).reshape(-1, cpu.SUMS)) if want else None
+
+    def _stepped(
+        self,
+        p: Tensor,
+        g: Tensor,
+        given: Sequence[Any],
+        settings: Mapping[str, Any],
+        around: Around,
+        kept: dict[str, Any],
+    ) -> tuple[tuple[float, ...], list[Any]]:
+        if g.is_sparse:
+            return self._rows(p, g.coalesce(), given, settings, around)
+        master = kept.get(MASTER)
+        target = p if master is None else master
+        compute = _computed_in(target.dtype)
+        old = _real(target).to(compute)
+        gradient = _real(g.to_dense() if g.layout != torch.strided else g).to(compute)
+        states = [_real(s).to(compute) if isinstance(s, Tensor) else s for s in given]
+        new, results = reference.apply(self.held.rule, old, gradient, states, settings, around)
+        x = gradient * around.grad_scale
+        first = next((s for s in states if isinstance(s, Tensor)), None)
+        sums = (
+            float(x.double().square().sum()),
+            float(old.double().square().sum()),
+            float((new - old).double().square().sum()),
+            0.0 if first is None else float((x.double() * first.double()).sum()),
+            float((~x.isfinite()).sum()),
+        )
+        for state, result in zip(given, results, strict=True):
+            if isinstance(state, Tensor):
+                _real(state).copy_(result)
+        _real(target).copy_(self._rounded(new, target.dtype))
+        if master is not None:
+            _real(p).copy_(self._rounded(new, p.dtype))
+        if AVERAGE in kept:
+            reference.average(_real(kept[AVERAGE]), new, around.ema)
+        return sums, results
+
+    def _rounded(self, new: Tensor, dtype: torch.dtype) -> Tensor:
+        if not self.held.bf16_stochastic or dtype != torch.bfloat16 or new.dtype != torch.float32:
+            return new
+        # bfloat16 is the upper half of float32: a random lower half added carries over as often as it is large.
+        bits = new.view(torch.int32)
+        noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=bits.device)
+        up = (bits + noise).bitwise_and(~0xFFFF).view(torch.float32)
+        return torch.where(new.isfinite(), up, new)
+
+    def _rows(
+        self, p: Tensor, g: Tensor, given: Sequence[Any], settings: Mapping[str, Any], around: Around
+    ) -> tuple[tuple[float, ...], list[Any]]:
+        """A sparse gradient: only the rows it has are stepped, states included."""
+        where, values = tuple(g.indices()), g.values()
+        states = [s[where] if isinstance(s, Tensor) else s for s in given]
+        around = Around(around.grad_scale, around.clip_value, 0.0, around.decay, around.threshold)
+        old = p[where]
+        new, results = reference.apply(self.held.rule, old, values, states, settings, around)
+        p[where] = new
+        for state, result in zip(given, results, strict=True):
+            if isinstance(state, Tensor):
+                state[where] = result
+        x = (values * around.grad_scale).double()
+        moved = (new - old).double()
+        bad = float((~values.isfinite()).sum())
+        return (float(x.square().sum()), math.nan, float(moved.square().sum()), math.nan, bad), results
+
+
+class Compiled(Batch):
+    """By the compiled CPU kernel: dense parameters of float32 or float64 (and their complex kinds)."""
+
+    def __init__(self, held: Held, params: Sequence[Tensor], index: Sequence[int], names: Sequence[str]) -> None:
+        super().__init__(held, params, index, names)
+        self.dtype = params[0].dtype.to_real()
+        self.averaged = AVERAGE in names
+        rule = held.rule
+        kept = [n for n in names if n != AVERAGE]
+        static = {s: any(n.when == s and n.name in kept for n in rule.states) for s in rule.static}
+        self.formula = held.formula(static)
+        self.kernel = cpu.compiled(rule.name, self.formula, self.dtype, rule.layerwise)
+        factor = 2 if params[0].is_complex() else 1
+        self._elements = list(map(Tensor.numel, params))
+        self.sizes = [factor * n for n in self._elements]
+        self.job = cpu.Job(self.sizes, 2 + len(kept), self.formula.count, self.dtype)
+        self._pointers = list(map(Tensor.data_ptr, params))
+        self._strides = list(map(Tensor.stride, params))
+        self._contiguous = all(map(Tensor.is_contiguous, params))
+        columns = [kept.index(n) for n in kept]
+        for at in columns:
+            self.job.table[:, 2 + at] = list(map(Tensor.data_ptr, self.states[names.index(kept[at])]))
+        self.job.table[:, 0] = self._pointers
+        if self.averaged:
+            self.job.table[:, 2 + len(kept)] = list(map(Tensor.data_ptr, self.states[names.index(AVERAGE)]))
+        self._copies: list[Tensor] = []
+        self._norms: Any = None
+
+    def refresh(self, grads: Sequence[Tensor]) -> bool:
+        """Take this step's gradients; False if the batch no longer fits them."""
+        try:
+            pointers = list(map(Tensor.data_ptr, grads))
+        except RuntimeError:  # sparse: has none
+            return False
+        params = self.params
+        if list(map(Tensor.data_ptr, params)) != self._pointers or list(map(Tensor.numel, grads)) != self._elements:
+            return False
+        if not self.current():
+            return False
+        if not all(map(is_, (g.dtype for g in grads), repeat(params[0].dtype))):
+            return False
+        self._copies.clear()
+        in_order = all(map(Tensor.is_contiguous, grads)) if self._contiguous else False
+        if not in_order:
+            for i, g in enumerate(grads):
+                if g.stride() != self._strides[i] or g.is_conj() or g.is_neg():
+                    copy = torch.empty_like(params[i], requires_grad=False).copy_(g)
+                    self._copies.append(copy)
+                    pointers[i] = copy.data_ptr()
+        elif params[0].is_complex():
+            for i, g in enumerate(grads):
+                if g.is_conj() or g.is_neg():
+                    self._copies.append(g.resolve_conj().resolve_neg())
+                    pointers[i] = self._copies[-1].data_ptr()
+        self.job.table[:, 1] = pointers
+        return True
+
+    def measure(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Σg² and the number of non-finite gradients, a row for each tensor."""
+        if self._norms is None:
+            self._norms = cpu.Job(self.sizes, 1, 0, self.dtype)
+        self._norms.table[:, 0] = self.job.table[:, 1]
+        self._norms.run(cpu.norms(self.dtype))
+        return self._norms.totals()[:, [0, 4]]  # type: ignore[no-any-return]
+
+    def step(self, settings: Mapping[str, Any], around: Around, fresh: bool, want: bool) -> Totals | None:
+        """One step of all tensors."""
+        rows = self.numbers(fresh)
+        outside = around.row()
+        coefficients, new = self._coefficients(settings, rows, [1.0])
+        self.job.set([(*outside, *c) for c in coefficients])
+        if self.held.rule.layerwise:
+            self.job.run(self.kernel.measure)
+            totals = self.job.totals()
+            lr = float(settings["lr"])
+            ratios = [reference.trust(math.sqrt(a), math.sqrt(b), lr) for a, b in totals[:, 1:3]]
+            coefficients, new = self._coefficients(settings, rows, ratios)
+            self.job.set([(*outside, *c) for c in coefficients])
+        self.job.run(self.kernel.step)
+        self.count(new)
+        return Totals(self.params, self.job.totals()) if want else None
+
+    def _coefficients(
+        self, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], trusts: Sequence[float]
+    ) -> tuple[list[tuple[float, ...]], list[dict[str, float]]]:
+        rule = self.held.rule
+        names = {s.name: a for a, s in zip(rule.arguments[2:], rule.states, strict=True) if s.scalar}
+        found, new = [], []
+        for i in range(max(len(rows), len(trusts))):
+            row = rows[i if len(rows) > 1 else 0]
+            given = {names.get(k, k): v for k, v in row.items()} | {"trust": trusts[i if len(trusts) > 1 else 0]}
+            wanted = {k: given[k] if k in given else settings[k] for k in (*rule.settings, *names.values())}
+            coefficients, kept = self.formula.coefficients(**wanted)
+            found.append(coefficients)
+            new.append(dict(zip(names, kept, strict=True)))
+        return found, new if len(rows) > 1 else new[:1]
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _computed_in(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype.to_real()
+
+
+def _dense_values(g: Tensor) -> Tensor:
+    return _real(g.coalesce().values() if g.is_sparse else g)
