@@ -524,7 +524,11 @@ def _spoiled(norm: float) -> float:
 
 
 def _as_json(schedule: Any) -> Any:
-    return schedule.to_json() if hasattr(schedule, "to_json") else None
+    """A schedule as data; None for one with Python code in it, which the program itself has to bring along."""
+    try:
+        return schedule.to_json() if isinstance(schedule, Schedule) else None
+    except TypeError:
+        return None
 
 
 def _dense(p: Tensor) -> bool:
