@@ -158,7 +158,7 @@ class Eager(Batch):
             if want:
                 sums.append(new)
         self.count(rows, made if len(rows) > 1 else made[:1])
-        return Totals(self.params, np.array(sums).reshape(-1, cpu.SUMS)) if want else None
+        return Totals(self.params, np.array(sums).reshape(-1, cpu.SUMS + 1)) if want else None
 
     def _stepped(
         self,
@@ -259,6 +259,7 @@ class Compiled(Batch):
 
     def refresh(self, grads: Sequence[Tensor]) -> bool:
         """Take this step's of the group's gradients; False if the batch no longer fits them."""
+        self._all = grads
         grads = self.take(grads)
         try:
             pointers = list(map(Tensor.data_ptr, grads))
@@ -292,7 +293,7 @@ class Compiled(Batch):
             self._norms = cpu.Job(self.sizes, 1, 0, self.dtype)
         self._norms.table[:, 0] = self.job.table[:, 1]
         self._norms.run(cpu.norms(self.dtype))
-        return self._norms.totals()[:, [0, 4]]  # type: ignore[no-any-return]
+        return _counted(self._norms.totals()[:, 0], self.take(self._all))
 
     def step(self, settings: Mapping[str, Any], around: Around, want: bool) -> Totals | None:
         """One step of all tensors."""
@@ -308,7 +309,10 @@ class Compiled(Batch):
             self.job.set([(*around, *c) for c in coefficients])
         self.job.run(self.kernel.step)
         self.count(rows, new)
-        return Totals(self.params, self.job.totals()) if want else None
+        if not want:
+            return None
+        sums = self.job.totals()
+        return Totals(self.params, np.column_stack([sums, _counted(sums[:, 0], self.take(self._all))[:, 1]]))
 
     def _coefficients(
         self, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], trusts: Sequence[float]
@@ -321,6 +325,12 @@ class Compiled(Batch):
             if kept:
                 new.append(dict(zip(self._scalar_names, kept, strict=True)))
         return found, new if len(rows) > 1 else new[:1]
+
+
+def _counted(squares: Any, grads: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Σg² and the number of non-finite elements of each gradient; these are only looked for where the sum isn't."""
+    bad = [0 if ok else int((~_real(g).isfinite()).sum()) for ok, g in zip(np.isfinite(squares), grads, strict=True)]
+    return np.column_stack([squares, bad])
 
 
 def _real(tensor: Tensor) -> Tensor:

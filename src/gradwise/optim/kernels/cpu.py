@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from struct import Struct
+from textwrap import indent
 from typing import Any
 
 import numpy as np
 import torch
 
 from gradwise.optim.kernels import generated, threads
-from gradwise.optim.kernels.formula import Formula, bind, helper
+from gradwise.optim.kernels.formula import Formula, helper
 from gradwise.optim.kernels.reference import Around
 from gradwise.optim.rules import scalars
 
@@ -21,8 +22,8 @@ from gradwise.optim.rules import scalars
 CHUNK = 16384
 # What stands before a rule's own coefficients.
 AROUND = Around._fields
-# What each chunk yields: sums of g², θ², Δ², g·m, and how many gradients are not finite.
-SUMS = 5
+# What each chunk yields: sums of g², θ², Δ², g·m. (Where Σg² is finite all of g is: no need to count in the loop.)
+SUMS = 4
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 _SIZE = {torch.float32: 4, torch.float64: 8}
 
@@ -93,7 +94,7 @@ def compiled(name: str, formula: Formula, dtype: torch.dtype, layerwise: bool = 
 @cache
 def norms(dtype: torch.dtype) -> int:
     """Address of the kernel that only sums squares of gradients and counts what is not finite."""
-    loop = _loop(["g"], [], ["sg = sg + g * g", _BAD.format("g")], [])
+    loop = _loop(["g"], ["sg = sg + g * g"], False)
     text = _HEAD.format(title="norms", real=DTYPES[dtype]) + _accessors(2) + _kernel("step", 1, [], loop, "", True)
     return int(generated.load("norms", text, *_versions()).step.address)
 
@@ -118,32 +119,10 @@ SIZE = T.bitwidth // 8
 INF = T(float("inf"))
 '''
 
-_BAD = "bad = bad + (T(0) if abs({}) < INF else T(1))"
-
-
 def _source(name: str, formula: Formula, real: str, layerwise: bool) -> str:
-    states = formula.elements[2:]
-    p, g = formula.elements[:2]
-    body = bind(formula.body, {})
-    arguments = {n: n for n in ("grad_scale", "clip_value", "l2")} | {"p": p, "g": g}
-    before = [
-        f"x = {g} * grad_scale",
-        f"before = {p}",
-        "sg = sg + x * x",
-        f"sp = sp + {p} * {p}",
-        f"sm = sm + x * {states[0]}" if states else "",
-        _BAD.format("x"),
-        f"{g} = {helper(scalars.seen, arguments)}",
-        f"{p} = {p} * decay",
-    ]
-    results = dict(zip((p, *states), formula.result, strict=True))
-    after = [f"new_{n} = {ast.unparse(value)}" for n, value in results.items()]
-    after.append(f"new_{p} = {helper(scalars.soft_threshold, {'x': f'new_{p}', 'threshold': 'threshold'})}")
-    after += [f"delta = new_{p} - before", "sd = sd + delta * delta"]
-    lines = [*filter(None, before), *map(ast.unparse, body), *after]
-    text = _HEAD.format(title=name, real=real) + _accessors(len(formula.elements) + 1)
+    elements = formula.elements
     own = [f"c{i}" for i in range(formula.count)]
-    columns = len(formula.elements)
+    columns = len(elements)
     ema = f"""
         if word(row, {columns}) != 0:
             average = word(row, {columns}) + at
@@ -151,22 +130,46 @@ def _source(name: str, formula: Formula, real: str, layerwise: bool) -> str:
                 e = load{columns}(average, i)
                 store{columns}(average, i, e + ema * (load0(address0, i) - e))
 """
-    text += _kernel("step", columns, own, _loop(formula.elements, list(results), lines, [p, *states]), ema)
-    if layerwise:
-        text += _kernel("measure", columns, own, _loop(formula.elements, [], lines, []), "")
-    return text
+    text = _HEAD.format(title=name, real=real) + _accessors(columns + 1)
+    text += _kernel("step", columns, own, _loops(formula, True), ema)
+    return text + _kernel("measure", columns, own, _loops(formula, False), "") if layerwise else text
+
+
+def _loops(formula: Formula, stored: bool) -> str:
+    """The loop over a chunk: a short one, and one that also clips and thresholds, which would cost all others time."""
+    short, full = (_loop(formula.elements, _statements(formula, bounds), stored) for bounds in (False, True))
+    return f"""        if clip_value < INF or threshold > T(0):
+{indent(full, "    ")}
+        else:
+{indent(short, "    ")}"""
+
+
+def _statements(formula: Formula, bounds: bool) -> list[str]:
+    """What is done with an element: around the rule, and the rule."""
+    p, g, *states = formula.elements
+    lines = [f"{g} = {g} * grad_scale", f"before = {p}", f"sg = sg + {g} * {g}", f"sp = sp + {p} * {p}"]
+    if states:
+        lines.append(f"sm = sm + {g} * {states[0]}")
+    if bounds:
+        lines.append(f"{g} = {helper(scalars.clamp, {'x': g, 'bound': 'clip_value'})}")
+    lines += [f"{g} = {helper(scalars.penalized, {'p': p, 'g': g, 'l2': 'l2'})}", f"{p} = {p} * decay"]
+    lines += map(ast.unparse, formula.body)
+    lines += [f"new_{n} = {ast.unparse(r)}" for n, r in zip((p, *states), formula.result, strict=True)]
+    if bounds:
+        lines.append(f"new_{p} = {helper(scalars.soft_threshold, {'x': f'new_{p}', 'threshold': 'threshold'})}")
+    return [*lines, f"delta = new_{p} - before", "sd = sd + delta * delta"]
 
 
 def _accessors(count: int) -> str:
     return "".join(f"load{k}, store{k} = accessors(T, {k})\n" for k in range(count))
 
 
-def _loop(elements: Sequence[str], stored: Sequence[str], lines: Sequence[str], order: Sequence[str]) -> str:
-    slots = {name: k for k, name in enumerate(elements)}
-    statements = [f"{name} = load{k}(address{k}, i)" for name, k in slots.items()]
+def _loop(elements: Sequence[str], lines: Sequence[str], stored: bool) -> str:
+    statements = [f"{name} = load{k}(address{k}, i)" for k, name in enumerate(elements)]
     statements += [_typed(line) for line in lines]
-    statements += [f"store{slots[name]}(address{slots[name]}, i, new_{name})" for name in stored]
-    return "\n".join(" " * 12 + row for s in statements for row in s.splitlines())
+    if stored:
+        statements += [f"store{k}(address{k}, i, new_{name})" for k, name in enumerate(elements) if k != 1]
+    return "        for i in range(n):\n" + indent("\n".join(statements), " " * 12)
 
 
 def _kernel(name: str, columns: int, own: Sequence[str], loop: str, ema: str, bare: bool = False) -> str:
@@ -186,14 +189,12 @@ def {name}(job):
         row = table + word(chunks, 3 * chunk) * columns * 8
         at, n = word(chunks, 3 * chunk + 1) * SIZE, word(chunks, 3 * chunk + 2)
         row_of = word(row, columns - 1)
-{read}{addresses}        sg, sp, sd, sm, bad = T(0), T(0), T(0), T(0), T(0)
-        for i in range(n):
+{read}{addresses}        sg, sp, sd, sm = T(0), T(0), T(0), T(0)
 {loop}
         put_double(sums, {SUMS} * chunk, sg)
         put_double(sums, {SUMS} * chunk + 1, sp)
         put_double(sums, {SUMS} * chunk + 2, sd)
         put_double(sums, {SUMS} * chunk + 3, sm)
-        put_double(sums, {SUMS} * chunk + 4, bad)
 {ema}"""
 
 
