@@ -69,6 +69,19 @@ class Held:
 class Batch:
     """Tensors of a group that have the same states; `fresh` while these are new."""
 
+    def __init__(
+        self, held: Held, params: Sequence[Tensor], places: Sequence[int], names: Sequence[str], fresh: bool
+    ) -> None:
+        self.held, self.params, self.names, self.fresh = held, list(params), list(names), fresh
+        in_a_row = list(places) == list(range(places[0], places[0] + len(places)))
+        self.index: Any = slice(places[0], places[-1] + 1) if in_a_row else np.array(places)
+        self.take = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+        self.dicts = [held.state[p] for p in params] if names or held.counters else []
+        self.states = [[d[name] for d in self.dicts] for name in names]
+        self._scalar = list(held.counters.items())
+        self._rows: list[dict[str, Any]] = []
+        self._stamps: list[tuple[int, int]] = []
+
     def refresh(self, grads: Sequence[Tensor]) -> bool:
         """Take this step's of the group's gradients; False if the batch no longer fits them."""
         raise NotImplementedError
@@ -80,21 +93,6 @@ class Batch:
     def step(self, settings: Mapping[str, Any], around: Around, want: bool) -> Totals | None:
         """One step of all tensors; what it found, if that is wanted."""
         raise NotImplementedError
-
-    def __init__(
-        self, held: Held, params: Sequence[Tensor], places: Sequence[int], names: Sequence[str], fresh: bool
-    ) -> None:
-        self.held, self.params, self.names, self.fresh = held, list(params), list(names), fresh
-        in_a_row = list(places) == list(range(places[0], places[0] + len(places)))
-        self.index: Any = slice(places[0], places[-1] + 1) if in_a_row else np.array(places)
-        self.take = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
-        self._rows: list[dict[str, Any]] = []
-        self._stamps: list[tuple[int, int]] = []
-        self.dicts = [held.state[p] for p in params] if names or held.counters else []
-        self.states = [[d[name] for d in self.dicts] for name in names]
-        self._scalar = list(held.counters.items())
-        self._rows: list[dict[str, Any]] = []
-        self._stamps: list[tuple[int, int]] = []
 
     def numbers(self) -> list[dict[str, Any]]:
         """`t`, `first` and scalar states: one dict if they are the same for all tensors, else one for each."""
@@ -170,7 +168,7 @@ class Eager(Batch):
         kept: dict[str, Any],
     ) -> tuple[tuple[float, ...], list[Any]]:
         if g.is_sparse:
-            return self._rows(p, g.coalesce(), given, settings, around)
+            return self._sparse(p, g.coalesce(), given, settings, around)
         master = kept.get(MASTER)
         target = p if master is None else master
         compute = _computed_in(target.dtype)
@@ -206,7 +204,7 @@ class Eager(Batch):
         up = (bits + noise).bitwise_and(~0xFFFF).view(torch.float32)
         return torch.where(new.isfinite(), up, new)
 
-    def _rows(
+    def _sparse(
         self, p: Tensor, g: Tensor, given: Sequence[Any], settings: Mapping[str, Any], around: Around
     ) -> tuple[tuple[float, ...], list[Any]]:
         """A sparse gradient: only the rows it has are stepped, states included."""
