@@ -76,7 +76,8 @@ class Batch:
         in_a_row = list(places) == list(range(places[0], places[0] + len(places)))
         self.index: Any = slice(places[0], places[-1] + 1) if in_a_row else np.array(places)
         self.take = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
-        self.dicts = [held.state[p] for p in params] if names or held.counters else []
+        kept = names or held.counters or any(MASTER in held.state.get(p, ()) for p in params)
+        self.dicts = [held.state[p] for p in params] if kept else []
         self.states = [[d[name] for d in self.dicts] for name in names]
         self._scalar = list(held.counters.items())
         self._rows: list[dict[str, Any]] = []

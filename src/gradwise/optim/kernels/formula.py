@@ -137,6 +137,9 @@ class _Inline(ast.NodeTransformer):
         self.rule, self.known = rule, known
 
     def block(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
+        for statement in body:
+            if not isinstance(statement, ast.Assign | ast.AugAssign | ast.If | ast.Return):
+                raise _error(self.rule, statement, f"{ast.unparse(statement)!r}: only `name = …`, `if` and `return`")
         return [self.visit(copy.deepcopy(s)) for s in body]
 
     def expression(self, node: ast.stmt) -> ast.expr:
