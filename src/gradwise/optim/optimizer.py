@@ -55,7 +55,7 @@ class Options(TypedDict, total=False):
 
 
 class Telemetry(NamedTuple):
-    """What the latest step found out about one tensor in its pass: sums over its elements.
+    """What the latest step found out about one tensor in its pass: sums over its elements, in its own precision.
 
     Attributes:
         gradient: Σg², of the gradient as it came (unscaled, before clipping and decay).
