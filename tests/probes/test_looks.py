@@ -321,7 +321,7 @@ def test_an_optimizer_with_telemetry_is_taken_at_its_word() -> None:
     before, after, gradients = [], [], []
     with watched() as seen:
         optimizer = Adam(model.parameters(), lr=0.01, telemetry=True)
-        for step in range(3):
+        for _ in range(3):
             optimizer.zero_grad()
             model(torch.randn(4, 600)).square().mean().backward()
             before.append(model.weight.detach().clone())
