@@ -114,7 +114,7 @@ def alone(rule: str, shapes: Sequence[tuple[int, ...]], seconds: float) -> tuple
 
 
 def whole(rule: str, shapes: Sequence[tuple[int, ...]], seconds: float) -> tuple[float, float]:
-    """All that a user pays for: gradients unscaled and clipped by norm, decay, step, zero_grad, an average of weights."""
+    """All that a user pays for: unscaling, clipping by norm, decay, step, zero_grad, an average of the weights."""
     name, settings = RULES[rule]
     settings = {**settings, "weight_decay": 0.01} if name != "Rprop" else settings
     theirs = best_peer(name, settings, shapes)
@@ -122,7 +122,8 @@ def whole(rule: str, shapes: Sequence[tuple[int, ...]], seconds: float) -> tuple
     average = [p.detach().clone() for p in weights]
     mine = getattr(ours, name)(parameters(shapes), **settings, clip_norm=1.0, ema=0.999)
     own: list[Tensor] = mine.param_groups[0]["params"]
-    grads, our_grads = [p.grad for p in weights], [p.grad for p in own]
+    grads = [p.grad for p in weights if p.grad is not None]
+    our_grads = [p.grad for p in own]
     scale = torch.tensor(1024.0)
 
     def peer() -> None:
@@ -160,8 +161,12 @@ def traffic(rule: str, shapes: Sequence[tuple[int, ...]], seconds: float) -> tup
     mine = getattr(ours, name)(parameters(shapes), **settings)
     elements = sum(p.numel() for p in mine.param_groups[0]["params"])
     source, target = torch.randn(elements), torch.empty(elements)
-    step_s, copy_s = interleaved([mine.step, lambda: target.copy_(source) and None], seconds)
+    step_s, copy_s = interleaved([mine.step, lambda: _copy(source, target)], seconds)
     return elements * 4 * (3 + 2 * STATES[rule]) / step_s, elements * 4 * 3 / copy_s
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    target.copy_(source)
 
 
 def extra_memory(rule: str) -> float:
@@ -175,7 +180,7 @@ def extra_memory(rule: str) -> float:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     allocated = sum(max(e.self_cpu_memory_usage, 0) for e in profile.key_averages())
-    return (allocated + peak) / (4 * 1_100_000)
+    return float(allocated + peak) / (4 * 1_100_000)
 
 
 def main() -> None:
@@ -183,8 +188,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rules, by commas")
     parser.add_argument("--sizes", default="", help="numbers of parameters, by commas")
     parser.add_argument("--seconds", type=float, default=0.6, help="for each pair")
-    for way in ("whole", "telemetry", "traffic"):
-        parser.add_argument(f"--{way}", action="store_true")
+    for name in ("whole", "telemetry", "traffic"):
+        parser.add_argument(f"--{name}", action="store_true")
     args = parser.parse_args()
     sizes = [int(s) for s in args.sizes.split(",")] if args.sizes else list(MODELS)
     rules = args.only.split(",") if args.only else list(RULES)

@@ -9,11 +9,13 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
+from gradwise import regularization, schedules
 from gradwise.cli import app
 from gradwise.recording.signals import SIGNALS
 
@@ -52,6 +54,34 @@ per doubling of the run), and on fewer of them where that would cost more than
 
 | signal | unit | a column for each | what it is |
 |---|---|---|---|
+"""
+_SCHEDULES = """\
+# Schedules
+
+<!-- Made by docs/make_reference.py from gradwise/schedules: change that, not this page. -->
+
+`gradwise.schedules`. [How to use them](../how-to/schedules.md), and [where frameworks
+differ](../explanation/schedules.md). In formulas *t* is the step from 0; factors have no unit, steps are optimizer
+steps. As JSON a schedule is an object of its name and arguments, `{"cosine": {"steps": 300, "end": 0.01}}`.
+
+"""
+_SCHEDULE_NAMES = """
+    Schedule constant step multi_step exponential natural_exponential inverse_time polynomial cosine square_root sgdr
+    cyclical one_cycle one_cycle_momentum warmup warmup_stable_decay rule_of_thumb function reduce_on_plateau Plateau
+    PlateauState attach ScheduledLR PlateauLR
+"""
+_REGULARIZATION = """\
+# Regularization
+
+<!-- Made by docs/make_reference.py from gradwise/regularization: change that, not this page. -->
+
+`gradwise.regularization`; the functions most used are there as `gradwise.decay_groups` and so on, too. [How to use
+them](../how-to/regularization.md).
+
+"""
+_REGULARIZATION_NAMES = """
+    decay_groups Groups check_groups penalty prox_l1_ sparsity Sparsity LayerZeros average Average early_stopping
+    Stopping StoppingState
 """
 
 
@@ -131,7 +161,80 @@ def _cell(words: str) -> str:
     return " ".join(words.split()).replace("|", "\\|")
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli, "signals.md": signals}
+def schedules_page() -> str:
+    """The page of schedules."""
+    return _SCHEDULES + "\n".join(_public(schedules, _SCHEDULE_NAMES))
+
+
+def regularization_page() -> str:
+    """The page of regularization."""
+    return _REGULARIZATION + "\n".join(_public(regularization, _REGULARIZATION_NAMES))
+
+
+def _public(module: ModuleType, names: str) -> Iterator[str]:
+    """A section for each public name of a module, out of its docstring."""
+    if sorted(names.split()) != sorted(module.__all__):
+        raise SystemExit(f"say in make_reference.py where these come: {set(names.split()) ^ set(module.__all__)}")
+    for name in names.split():
+        what = getattr(module, name)
+        lines = [f"## `{name}`", ""]
+        if not isinstance(what, type):
+            lines += ["```text", _signature(name, what), "```", ""]
+        lines += [_docstring(what, module), ""]
+        if isinstance(what, type):
+            methods = [m for n, m in vars(what).items() if inspect.isfunction(m) and not n.startswith("_")]
+            lines += [f"- `.{_signature(m.__name__, m)}` {_first_line(m)}" for m in methods] + [""] * bool(methods)
+        yield "\n".join(lines)
+
+
+def _signature(name: str, function: Callable[..., Any]) -> str:
+    parameters = [
+        p.replace(annotation=inspect.Parameter.empty)
+        for p in inspect.signature(function).parameters.values()
+        if p.name != "self"
+    ]
+    return name + re.sub(r" -> .*", "", str(inspect.Signature(parameters)))
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _docstring(what: Any, module: ModuleType) -> str:
+    """A docstring in Markdown: arguments as a table, examples as code that runs by itself."""
+    first, *sections = re.split(
+        r"^(Args|Attributes|Returns|Raises|Example|Source):\n", inspect.getdoc(what) or "", flags=re.MULTILINE
+    )
+    parts = [first.strip()]
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        text = inspect.cleandoc(body)
+        if title in ("Args", "Attributes"):
+            rows = re.findall(r"^(\w[\w, ]*): (.*(?:\n +.*)*)", text, re.MULTILINE)
+            parts.append("| | |\n|---|---|\n" + "\n".join(f"| `{n}` | {_cell(said)} |" for n, said in rows))
+        elif title == "Example":
+            parts.append(f"```python\n{_imports(text, module)}{text}\n```")
+        else:
+            parts.append(f"**{title}:** {text}")
+    return "\n\n".join(parts)
+
+
+def _imports(example: str, module: ModuleType) -> str:
+    """The imports that an example needs and doesn't make itself."""
+    made = set(re.findall(r"import (.*)", example))
+    used = [n for n in module.__all__ if re.search(rf"\b{n}\(|\b{n}\.", example) and not any(n in m for m in made)]
+    lines = [f"from {module.__name__} import {', '.join(sorted(used))}"] if used else []
+    for word, line in (("np", "import numpy as np"), ("nn", "from torch import nn"), ("torch", "import torch")):
+        if re.search(rf"(?<!\.)\b{word}\.", example) and line not in example:
+            lines.insert(0, line)
+    return "".join(f">>> {line}\n" for line in lines)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli,
+    "signals.md": signals,
+    "schedules.md": schedules_page,
+    "regularization.md": regularization_page,
+}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradwise import figures, optim, regularization, schedules
+    from gradwise.interventions import Intervention
+    from gradwise.regularization import average, decay_groups, early_stopping, penalty, sparsity
     from gradwise.session import Watch, watch
 
 __version__ = "0.1.0"
@@ -18,10 +21,31 @@ _PUBLIC = {
     "Watch": "gradwise.session",
     "optim": "",
     "schedules": "",
+    "regularization": "",
+    "figures": "",
+    "decay_groups": "gradwise.regularization",
+    "penalty": "gradwise.regularization",
+    "sparsity": "gradwise.regularization",
+    "average": "gradwise.regularization",
+    "early_stopping": "gradwise.regularization",
     "Intervention": "gradwise.interventions",
 }
 
-__all__ = ["Watch", "__version__", "watch"]
+__all__ = [
+    "Intervention",
+    "Watch",
+    "__version__",
+    "average",
+    "decay_groups",
+    "early_stopping",
+    "figures",
+    "optim",
+    "penalty",
+    "regularization",
+    "schedules",
+    "sparsity",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -277,7 +277,7 @@ def test_compiles_without_a_gpu_and_loads_whole_vectors(target: tuple[Any, ...],
     words = ("table", "gradients", "chunks", "seed")
     kinds = {n: "*i64" if n in words else "*fp64" for n in kernel.arg_names[:7]}
     kinds |= {"first": "i32", "stride": "i32", "flags": "i32", "ALIGNED": "constexpr"}
-    made = compiled(ASTSource(kernel, kinds, constexprs={"ALIGNED": True}), target=GPUTarget(*target))
+    made = compiled(ASTSource(kernel, kinds, constexprs={"ALIGNED": True}), GPUTarget(*target), {"enable_fp_fusion": True})
     assert ("ld.global.v4.b32" if target[0] == "cuda" else "global_load_dwordx4") in str(
         made.asm["ptx" if target[0] == "cuda" else "amdgcn"]
     )

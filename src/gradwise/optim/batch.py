@@ -87,6 +87,20 @@ class Held:
 class Batch:
     """Tensors of a group that have the same states; `fresh` while these are new."""
 
+    def __init__(
+        self, held: Held, params: Sequence[Tensor], places: Sequence[int], names: Sequence[str], fresh: bool
+    ) -> None:
+        self.held, self.params, self.names, self.fresh = held, list(params), list(names), fresh
+        in_a_row = list(places) == list(range(places[0], places[0] + len(places)))
+        self.index: Any = slice(places[0], places[-1] + 1) if in_a_row else np.array(places)
+        self.take = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+        kept = names or held.counters or any(MASTER in held.state.get(p, ()) for p in params)
+        self.dicts = [held.state[p] for p in params] if kept else []
+        self.states = [[d[name] for d in self.dicts] for name in names]
+        self._scalar = list(held.counters.items())
+        self._rows: list[dict[str, Any]] = []
+        self._stamps: list[tuple[int, int]] = []
+
     def refresh(self, grads: Sequence[Tensor]) -> bool:
         """Take this step's of the group's gradients; False if the batch no longer fits them."""
         raise NotImplementedError
@@ -98,19 +112,6 @@ class Batch:
     def step(self, settings: Mapping[str, Any], around: Around, want: bool) -> Totals | None:
         """One step of all tensors; what it found, if that is wanted."""
         raise NotImplementedError
-
-    def __init__(
-        self, held: Held, params: Sequence[Tensor], places: Sequence[int], names: Sequence[str], fresh: bool
-    ) -> None:
-        self.held, self.params, self.names, self.fresh = held, list(params), list(names), fresh
-        in_a_row = list(places) == list(range(places[0], places[0] + len(places)))
-        self.index: Any = slice(places[0], places[-1] + 1) if in_a_row else np.array(places)
-        self.take = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
-        self.dicts = [held.state[p] for p in params] if names or held.counters else []
-        self.states = [[d[name] for d in self.dicts] for name in names]
-        self._scalar = list(held.counters.items())
-        self._rows: list[dict[str, Any]] = []
-        self._stamps: list[tuple[int, int]] = []
 
     def numbers(self) -> list[dict[str, Any]]:
         """`t`, `first` and scalar states: one dict if they are the same for all tensors, else one for each."""
@@ -174,7 +175,7 @@ class Eager(Batch):
             if want:
                 sums.append(new)
         self.count(rows, made if len(rows) > 1 else made[:1])
-        return Totals(self.params, np.array(sums).reshape(-1, cpu.SUMS)) if want else None
+        return Totals(self.params, np.array(sums).reshape(-1, cpu.SUMS + 1)) if want else None
 
     def _stepped(
         self,
@@ -186,7 +187,7 @@ class Eager(Batch):
         kept: dict[str, Any],
     ) -> tuple[tuple[float, ...], list[Any]]:
         if g.is_sparse:
-            return self._some_rows(p, g.coalesce(), given, settings, around)
+            return self._sparse(p, g.coalesce(), given, settings, around)
         master = kept.get(MASTER)
         target = p if master is None else master
         compute = _computed_in(target.dtype)
@@ -222,7 +223,7 @@ class Eager(Batch):
         up = (bits + noise).bitwise_and(~0xFFFF).view(torch.float32)
         return torch.where(new.isfinite(), up, new)
 
-    def _some_rows(
+    def _sparse(
         self, p: Tensor, g: Tensor, given: Sequence[Any], settings: Mapping[str, Any], around: Around
     ) -> tuple[tuple[float, ...], list[Any]]:
         """A sparse gradient: only the rows it has are stepped, states included."""
@@ -273,6 +274,7 @@ class Addressed(Batch):
 
     def refresh(self, grads: Sequence[Tensor]) -> bool:
         """Take this step's of the group's gradients; False if the batch no longer fits them."""
+        self._all = grads
         grads = self.take(grads)
         try:
             pointers = list(map(Tensor.data_ptr, grads))
@@ -341,7 +343,7 @@ class Compiled(Addressed):
             self._norms = cpu.Job(self.sizes, 1, 0, self.dtype)
         self._norms.table[:, 0] = self.job.table[:, 1]
         self._norms.run(cpu.norms(self.dtype))
-        return self._norms.totals()[:, [0, 4]]  # type: ignore[no-any-return]
+        return _counted(self._norms.totals()[:, 0], self.take(self._all))
 
     def step(self, settings: Mapping[str, Any], around: Around, want: bool) -> Totals | None:
         """One step of all tensors."""
@@ -357,7 +359,16 @@ class Compiled(Addressed):
             self.job.set([(*around, *c) for c in coefficients])
         self.job.run(self.kernel.step)
         self.count(rows, new)
-        return Totals(self.params, self.job.totals()) if want else None
+        if not want:
+            return None
+        sums = self.job.totals()
+        return Totals(self.params, np.column_stack([sums, _counted(sums[:, 0], self.take(self._all))[:, 1]]))
+
+
+def _counted(squares: Any, grads: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Σg² and the number of non-finite elements of each gradient; these are only looked for where the sum isn't."""
+    bad = [0 if ok else int((~_real(g).isfinite()).sum()) for ok, g in zip(np.isfinite(squares), grads, strict=True)]
+    return np.column_stack([squares, bad])
 
 
 def _real(tensor: Tensor) -> Tensor:

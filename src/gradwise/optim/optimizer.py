@@ -42,7 +42,7 @@ class Options(TypedDict, total=False):
 
 
 class Telemetry(NamedTuple):
-    """What the latest step found out about one tensor in its pass: sums over its elements.
+    """What the latest step found out about one tensor in its pass: sums over its elements, in its own precision.
 
     Attributes:
         gradient: Σg², of the gradient as it came (unscaled, before clipping and decay).
@@ -520,7 +520,11 @@ def _spoiled(norm: float) -> float:
 
 
 def _as_json(schedule: Any) -> Any:
-    return schedule.to_json() if hasattr(schedule, "to_json") else None
+    """A schedule as data; None for one with Python code in it, which the program itself has to bring along."""
+    try:
+        return schedule.to_json() if isinstance(schedule, Schedule) else None
+    except TypeError:
+        return None
 
 
 def _dense(p: Tensor) -> bool:

@@ -82,11 +82,6 @@ def take_apart(rule: Rule, static: Mapping[str, bool]) -> Formula:
     return Formula(elements, tuple(body), result, namespace["coefficients"], len(split.names), shown)
 
 
-def bind(statements: Sequence[ast.AST], names: Mapping[str, str]) -> list[ast.AST]:
-    """The statements with names replaced."""
-    return [_Rename({k: ast.Name(v, ast.Load()) for k, v in names.items()}).visit(copy.deepcopy(s)) for s in statements]
-
-
 def helper(function: Callable[..., Any], arguments: Mapping[str, str]) -> str:
     """A helper of one `return` as an expression in the given names."""
     tree = _Inline(None, inspect.getclosurevars(function).globals).expression(_source(function).body[-1])
@@ -142,6 +137,9 @@ class _Inline(ast.NodeTransformer):
         self.rule, self.known = rule, known
 
     def block(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
+        for statement in body:
+            if not isinstance(statement, ast.Assign | ast.AugAssign | ast.If | ast.Return):
+                raise _error(self.rule, statement, f"{ast.unparse(statement)!r}: only `name = …`, `if` and `return`")
         return [self.visit(copy.deepcopy(s)) for s in body]
 
     def expression(self, node: ast.stmt) -> ast.expr:

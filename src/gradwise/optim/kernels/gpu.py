@@ -8,19 +8,21 @@ the CPU (`TRITON_INTERPRET=1`), for tests.
 from __future__ import annotations
 
 import ast
+import hashlib
+import linecache
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradwise.optim.kernels import generated
-from gradwise.optim.kernels.formula import Formula, bind, helper
+from gradwise.optim.kernels.formula import Formula, helper
 from gradwise.optim.kernels.reference import Around
 from gradwise.optim.rules import scalars
 
@@ -132,7 +134,7 @@ class Job:
         for first, count, aligned in self._launches():
             kernel[(count,)](
                 self.table, self.gradients, self.rows, self.chunks, self.sums, control, seed, first, self.stride, flags,
-                ALIGNED=aligned,
+                ALIGNED=aligned, enable_fp_fusion=True,
             )  # fmt: skip
 
     def norms(self, dtype: torch.dtype) -> Tensor:
@@ -144,7 +146,15 @@ class Job:
         kind, real = getattr(language, DTYPES[dtype]), getattr(language, computed_in(dtype))
         for first, count, aligned in self._launches():
             functions.norms[(count,)](
-                self.gradients, self.chunks, self._norms, first, KIND=kind, REAL=real, BLOCK=BLOCK, ALIGNED=aligned
+                self.gradients,
+                self.chunks,
+                self._norms,
+                first,
+                KIND=kind,
+                REAL=real,
+                BLOCK=BLOCK,
+                ALIGNED=aligned,
+                enable_fp_fusion=True,
             )
         return self._norms.sum(0)
 
@@ -183,15 +193,17 @@ def computed_in(dtype: torch.dtype) -> str:
 
 def compiled(name: str, formula: Formula, dtypes: Sequence[torch.dtype], average: torch.dtype, master: bool) -> Any:
     """The kernel of a rule for number types of parameter, gradient and states; Triton compiles it when first run."""
-    text = _source(name, formula, [DTYPES[d] for d in dtypes], DTYPES[average], master)
-    return generated.load(f"{name}_gpu", text, *_versions()).step
+    return _made(name, _source(name, formula, [DTYPES[d] for d in dtypes], DTYPES[average], master))
 
 
 @cache
-def _versions() -> tuple[str, ...]:
-    import triton
-
-    return (str(triton.__version__),)
+def _made(name: str, text: str) -> Any:
+    """The kernel of this source; Triton keeps what it compiles on disk, by the source."""
+    file = f"<{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # where Triton looks for it
+    namespace: dict[str, Any] = {"__name__": f"gradwise_{name}"}
+    exec(compile(text, file, "exec"), namespace)  # generated from the rule's source
+    return namespace["step"]
 
 
 def _chunks(sizes: Sequence[int], aligned: Sequence[bool]) -> tuple[list[Any], list[Any]]:
@@ -227,8 +239,9 @@ def _source(name: str, formula: Formula, dtypes: Sequence[str], average: str, ma
     def store(to: str, value: str, kind: str, mask: str = "keep") -> str:
         return f"tl.store(a_{to} + i, ({value}).to(tl.{kind}), mask={mask})"
 
-    def ported(line: str) -> str:
-        return ast.unparse(ast.fix_missing_locations(_Ported(real).visit(ast.parse(line))))
+    def ported(line: str | ast.AST, names: Mapping[str, str] = MappingProxyType({})) -> str:
+        tree = ast.parse(line if isinstance(line, str) else ast.unparse(line))
+        return ast.unparse(ast.fix_missing_locations(_Ported(real, names).visit(tree)))
 
     head = [f"a_{e} = {pointer(place[e], kind)}" for e, kind in kinds.items()]
     head += [
@@ -239,13 +252,12 @@ def _source(name: str, formula: Formula, dtypes: Sequence[str], average: str, ma
     own = [*AROUND, *(f"c{k}" for k in range(formula.count))]
     head += [f"{c} = tl.load(given + {k}).to(tl.{real})" for k, c in enumerate(own)]
     body = [f"{e} = tl.load(a_{e} + i, mask=mask, other=0.0).to(tl.{real})" for e in kinds]
-    body += [f"x = {g} * unscale", f"m = {states[0]}" if states else "m = x * 0"]
-    seen = {"p": p, "g": g, "grad_scale": "scale", "clip_value": "clip_value", "l2": "l2"}
-    body.append(f"{g} = {ported(helper(scalars.seen, seen))}")
-    body += [f"old = {p}", f"{p} = {p} * decay", f"old = tl.where(dry, {p}, old)"]
-    body += [ported(ast.unparse(s)) for s in bind(formula.body, names)]
-    results = [ported(ast.unparse(r)) for r in bind(formula.result, names)]
-    body += [f"new_{e} = {value}" for e, value in zip((p, *states), results, strict=True)]
+    body += [f"x = {g} * unscale", f"m = {states[0]}" if states else "m = x * 0", f"old = {p}"]
+    body.append(f"g = {ported(helper(scalars.clamp, {'x': f'({g} * scale)', 'bound': 'clip_value'}))}")
+    body.append(f"{g} = {ported(helper(scalars.penalized, {'p': p, 'g': 'g', 'l2': 'l2'}))}")
+    body.append(f"{p} = {p} * decay")
+    body += [ported(s, names) for s in formula.body]
+    body += [f"new_{e} = {ported(r, names)}" for e, r in zip((p, *states), formula.result, strict=True)]
     body.append(f"new = {ported(helper(scalars.soft_threshold, {'x': f'new_{p}', 'threshold': 'threshold'}))}")
     body += [store(s, f"new_{s}", kinds[s]) for s in states]
     body += [store(p, "new", "float32")] if master else []
@@ -314,8 +326,11 @@ def step(
 class _Ported(ast.NodeTransformer):
     """Divisions and roots rounded as IEEE has it (in float32 Triton's own are approximate); powers spelt out."""
 
-    def __init__(self, real: str) -> None:
-        self.single = real == "float32"
+    def __init__(self, real: str, names: Mapping[str, str]) -> None:
+        self.single, self.names = real == "float32", names
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name(self.names.get(node.id, node.id), node.ctx)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         node.left, node.right = self.visit(node.left), self.visit(node.right)

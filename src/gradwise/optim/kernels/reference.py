@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from gradwise.optim.rules.rule import Rule
-from gradwise.optim.rules.scalars import ema, seen, soft_threshold, where
+from gradwise.optim.rules.scalars import clamp, ema, penalized, soft_threshold, where
 
 
 class Around(NamedTuple):
@@ -24,7 +25,7 @@ class Around(NamedTuple):
     """
 
     grad_scale: float = 1.0
-    clip_value: float = float("inf")
+    clip_value: float = math.inf
     l2: float = 0.0
     decay: float = 1.0
     threshold: float = 0.0
@@ -35,7 +36,9 @@ def apply(
     rule: Rule, p: Tensor, g: Tensor, states: Sequence[Any], settings: Mapping[str, Any], around: Around
 ) -> tuple[Tensor, list[Any]]:
     """New parameter and states; all tensors of one real floating type; states that don't exist are None."""
-    g = seen(p, g, around.grad_scale, around.clip_value, around.l2) if around.l2 else _clamped(g, around)
+    g = g * around.grad_scale if around.grad_scale != 1 else g
+    g = clamp(g, around.clip_value) if around.clip_value < math.inf else g
+    g = penalized(p, g, around.l2) if around.l2 else g
     held = p * around.decay if around.decay != 1 else p
     settings = {k: settings[k] for k in rule.settings if k != "trust"}
     if rule.layerwise:
@@ -54,11 +57,6 @@ def trust(length: Any, step: Any, lr: Any) -> Any:
 def average(e: Tensor, p: Tensor, weight: float) -> None:
     """Move an average of a parameter on, in place."""
     e.copy_(ema(e, p.to(e.dtype), 1 - weight))
-
-
-def _clamped(g: Tensor, around: Around) -> Tensor:
-    g = g * around.grad_scale if around.grad_scale != 1 else g
-    return g.clamp(-around.clip_value, around.clip_value) if around.clip_value < float("inf") else g
 
 
 def _results(values: Any) -> Sequence[Any]:
