@@ -239,6 +239,13 @@ def test_stochastic_rounding_keeps_small_steps() -> None:
 
 
 @runs
+def test_nothing_but_empty_tensors() -> None:
+    pair = Pair("LAMB", shapes=[(0,), (3, 0)], telemetry=True, finite_only=True)
+    pair.step(0)
+    assert pair.fused.telemetry_of(pair.mine[0]) == (0, 0, 0, 0, 0)
+
+
+@runs
 def test_complex_parameters() -> None:
     pair = Pair("Adam", torch.complex64, shapes=[(4, 3)])
     for seed in range(2):
@@ -277,7 +284,9 @@ def test_compiles_without_a_gpu_and_loads_whole_vectors(target: tuple[Any, ...],
     words = ("table", "gradients", "chunks", "seed")
     kinds = {n: "*i64" if n in words else "*fp64" for n in kernel.arg_names[:7]}
     kinds |= {"first": "i32", "stride": "i32", "flags": "i32", "ALIGNED": "constexpr"}
-    made = compiled(ASTSource(kernel, kinds, constexprs={"ALIGNED": True}), GPUTarget(*target), {"enable_fp_fusion": True})
+    made = compiled(
+        ASTSource(kernel, kinds, constexprs={"ALIGNED": True}), GPUTarget(*target), {"enable_fp_fusion": True}
+    )
     assert ("ld.global.v4.b32" if target[0] == "cuda" else "global_load_dwordx4") in str(
         made.asm["ptx" if target[0] == "cuda" else "amdgcn"]
     )

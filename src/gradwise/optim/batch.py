@@ -349,14 +349,15 @@ class Compiled(Addressed):
         """One step of all tensors."""
         rows = self.numbers()
         coefficients, new = self.coefficients(settings, rows, _ONE)
-        self.job.set([(*around, *c) for c in coefficients])
         if self.held.rule.layerwise:
+            bare = around._replace(threshold=0.0)  # what is measured is the rule's own step
+            self.job.set([(*bare, *c) for c in coefficients])
             self.job.run(self.kernel.measure)
             totals = self.job.totals()
             lr = float(settings["lr"])
             ratios = [reference.trust(math.sqrt(a), math.sqrt(b), lr) for a, b in totals[:, 1:3]]
             coefficients, new = self.coefficients(settings, rows, ratios)
-            self.job.set([(*around, *c) for c in coefficients])
+        self.job.set([(*around, *c) for c in coefficients])
         self.job.run(self.kernel.step)
         self.count(rows, new)
         if not want:

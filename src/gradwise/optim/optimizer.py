@@ -72,10 +72,15 @@ class Optimizer(torch.optim.Optimizer):
         telemetry: each step keeps what it found of every tensor (`telemetry_of`).
         stochastic_rounding: rounds bfloat16 parameters up or down by chance, in proportion: small steps aren't lost.
         master_weights: keeps float32 weights and states for 16-bit parameters.
-        backend: "auto", or "cpu", "gpu" or "reference" for one of the ways to run a rule.
+        backend: "auto", or "cpu", "gpu" (an error where it can't be) or "reference" for one of the ways to run a rule.
 
     Group settings beside the rule's own: `weight_decay`, `decoupled_weight_decay`, `maximize`, `clip_value`
     (elementwise), `l1` (proximal: elements reach 0 exactly), `ema` (decay of an average of the weights: `averaged`).
+
+    On a GPU no step waits for the device. With `capturable` steps are also counted there, so that a captured CUDA graph
+    replays with the right one; a rate to be changed between replays is a tensor there. (A schedule is a function on the
+    host, which a replay doesn't call.) Under a gradient scaler or `finite_only` the device decides by itself whether
+    to step, and `step` in the state counts those made; schedules go by calls of `step()`.
 
     Raises:
         ValueError: for a setting out of range, naming it.
