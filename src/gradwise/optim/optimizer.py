@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
 from gradwise.optim.batch import AVERAGE, MASTER, Batch, Compiled, Counters, Eager, Held, Totals
+from gradwise.optim.inspection import Inspection
 from gradwise.optim.kernels import cpu
 from gradwise.optim.kernels.formula import Formula, take_apart
 from gradwise.optim.kernels.reference import Around
@@ -71,7 +72,7 @@ class Telemetry(NamedTuple):
     nonfinite: int
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Inspection):
     """Steps parameters by a rule.
 
     Args:
