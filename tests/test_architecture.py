@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": EVIDENCE | {"diagnosis", "probes", "report", "search"},
     "cli": EVIDENCE | {"diagnosis", "trials", "search", "figures", "report", "session", "__init__"},
     "__main__": {"cli"},
-    "__init__": {"interventions", "session"},
+    "__init__": {"interventions", "optim", "session"},
 }
 # The rooms that live in the process that trains; all others must load without torch.
 WITH_TORCH = {"optim", "probes", "trials", "session"}

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradwise.optim.equivalence import equivalent
     from gradwise.session import Watch, watch
 
 __version__ = "0.1.0"
@@ -19,9 +20,10 @@ _PUBLIC = {
     "optim": "",
     "schedules": "",
     "Intervention": "gradwise.interventions",
+    "equivalent": "gradwise.optim.equivalence",
 }
 
-__all__ = ["Watch", "__version__", "watch"]
+__all__ = ["Watch", "__version__", "equivalent", "watch"]
 
 
 def __getattr__(name: str) -> Any:
