@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradwise.optim.choosing import recommend
     from gradwise.optim.equivalence import equivalent
     from gradwise.session import Watch, watch
 
@@ -21,9 +22,10 @@ _PUBLIC = {
     "schedules": "",
     "Intervention": "gradwise.interventions",
     "equivalent": "gradwise.optim.equivalence",
+    "recommend": "gradwise.optim.choosing",
 }
 
-__all__ = ["Watch", "__version__", "equivalent", "watch"]
+__all__ = ["Watch", "__version__", "equivalent", "recommend", "watch"]
 
 
 def __getattr__(name: str) -> Any:
