@@ -14,6 +14,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
+import gradwise
+from gradwise import optim
 from gradwise.cli import app
 from gradwise.recording.signals import SIGNALS
 
@@ -53,6 +55,53 @@ per doubling of the run), and on fewer of them where that would cost more than
 | signal | unit | a column for each | what it is |
 |---|---|---|---|
 """
+_OPTIM = """\
+# Optimizers
+
+<!-- Made by docs/make_reference.py from the docstrings in gradwise/optim: change those, not this page. -->
+
+All are classes of `gradwise.optim` and true `torch.optim.Optimizer`s. Those that share their name with one of
+`torch.optim` are drop-ins: the same arguments in the same order, defaults and errors, and state dicts that load both
+ways. [How to use them](../how-to/optimizers.md), [which one](../how-to/choose-an-optimizer.md), and
+[how definitions differ](../explanation/definitions.md).
+
+"""
+_METHODS = ("effective_lr", "moments", "windows", "telemetry_of", "averaged")
+
+
+def optimizers() -> str:
+    """The page of optimizers."""
+    kinds = [k for n in sorted(optim.__all__, key=str.lower) if inspect.isclass(k := getattr(optim, n))]
+    kinds = [k for k in kinds if issubclass(k, optim.Optimizer) and k is not optim.Optimizer]
+    sections = [_described(k.__name__, k) for k in kinds]
+    sections.append(_described("Optimizer", optim.Optimizer))
+    sections += [_described(f"Optimizer.{name}", getattr(optim.Optimizer, name)) for name in _METHODS]
+    sections += [_described(f"gradwise.{f.__name__}", f) for f in (gradwise.equivalent, gradwise.recommend)]
+    return _OPTIM + "\n".join(sections)
+
+
+def _described(name: str, thing: Any) -> str:
+    """A section from a docstring: what it is, its arguments with their defaults, its source."""
+    text = inspect.getdoc(thing) or ""
+    parts = re.split(r"^(Args|Returns|Raises|Source): ?", text, flags=re.MULTILINE)
+    said = dict(zip(parts[1::2], parts[2::2], strict=True))
+    lines = [f"## `{name}`", "", re.sub(r"^>>> .*", "", parts[0], flags=re.MULTILINE | re.DOTALL).strip(), ""]
+    if "Args" in said:
+        parameters = inspect.signature(thing).parameters
+        lines += ["| argument | default | |", "|---|---|---|"]
+        for names, meaning in re.findall(
+            r"^    ([\w, ]+): (.*?)(?=^    \w|^\S|\Z)", said["Args"], re.MULTILINE | re.DOTALL
+        ):
+            meaning = re.split(r"\n\s*\n(?=\S)", meaning)[0]
+            defaults = [parameters[n].default for n in names.split(", ") if n in parameters]
+            shown = ", ".join(f"`{d!r}`" for d in dict.fromkeys(defaults) if d is not inspect.Parameter.empty)
+            lines.append(f"| {', '.join(f'`{n}`' for n in names.split(', '))} | {shown} | {_cell(meaning)} |")
+        lines.append("")
+    if "Returns" in said:
+        lines += [f"Returns: {_cell(re.split('>>>', said['Returns'])[0])}", ""]
+    if "Source" in said:
+        lines += [f"Source: {_cell(said['Source'])}", ""]
+    return "\n".join(lines)
 
 
 def signals() -> str:
@@ -131,7 +180,7 @@ def _cell(words: str) -> str:
     return " ".join(words.split()).replace("|", "\\|")
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli, "signals.md": signals}
+PAGES: dict[str, Callable[[], str]] = {"cli.md": cli, "optimizers.md": optimizers, "signals.md": signals}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

@@ -229,6 +229,16 @@ def test_each_group_has_its_verdict() -> None:
     assert str(said).splitlines()[1:3] == ["  group 0 (sgd)", "    the same as lr × 0.1?  exact"]
 
 
+def test_decoupled_decay_goes_with_the_rate() -> None:
+    def make(params: Any, factor: float = 1.0) -> torch.optim.Optimizer:
+        group = {"params": list(params), "decoupled_weight_decay": True}
+        return optim.SGD([group], lr=0.05 * factor, weight_decay=0.1)
+
+    (verdict,) = gradwise.equivalent(make([nn.Parameter(torch.zeros(3))])).groups
+    assert (verdict.as_lr.answer, verdict.as_lr.because) == (N, ("decoupled weight decay",))
+    assert holds(N, apart(trained(make, loss=0.1), trained(make, rate=0.1)))
+
+
 def test_clipping_by_hand_can_be_told() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1)
     assert gradwise.equivalent(optimizer, clip_norm=1.0).groups[0].as_lr.because == ("gradient clipping by norm",)

@@ -186,7 +186,8 @@ def _judge(i: int, probe: _Probe, sizes: Sequence[Tensor]) -> GroupEquivalence:
     if as_before.answer == "approximate":
         grid = torch.logspace(-24, 12, 37 if probe.twin.rule.layerwise else 361, dtype=torch.float64)
         noticed = (probe.effect(grid) >= NOTICED).nonzero()
-        above = float(grid[int(noticed.max()) + 1]) if len(noticed) else 0.0
+        last = int(noticed.max()) if len(noticed) else -1
+        above = float(grid[last + 1]) if last + 1 < len(grid) else math.inf
         if sizes:
             live = torch.cat(list(sizes))
             effect = probe.effect(live)
