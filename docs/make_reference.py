@@ -9,13 +9,14 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 import gradwise
-from gradwise import optim
+from gradwise import optim, regularization, schedules
 from gradwise.cli import app
 from gradwise.recording.signals import SIGNALS
 
@@ -67,41 +68,34 @@ ways. [How to use them](../how-to/optimizers.md), [which one](../how-to/choose-a
 
 """
 _METHODS = ("effective_lr", "moments", "windows", "telemetry_of", "averaged")
+_SCHEDULES = """\
+# Schedules
 
+<!-- Made by docs/make_reference.py from gradwise/schedules: change that, not this page. -->
 
-def optimizers() -> str:
-    """The page of optimizers."""
-    kinds = [k for n in sorted(optim.__all__, key=str.lower) if inspect.isclass(k := getattr(optim, n))]
-    kinds = [k for k in kinds if issubclass(k, optim.Optimizer) and k is not optim.Optimizer]
-    sections = [_described(k.__name__, k) for k in kinds]
-    sections.append(_described("Optimizer", optim.Optimizer))
-    sections += [_described(f"Optimizer.{name}", getattr(optim.Optimizer, name)) for name in _METHODS]
-    sections += [_described(f"gradwise.{f.__name__}", f) for f in (gradwise.equivalent, gradwise.recommend)]
-    return _OPTIM + "\n".join(sections)
+`gradwise.schedules`. [How to use them](../how-to/schedules.md), and [where frameworks
+differ](../explanation/schedules.md). In formulas *t* is the step from 0; factors have no unit, steps are optimizer
+steps. As JSON a schedule is an object of its name and arguments, `{"cosine": {"steps": 300, "end": 0.01}}`.
 
+"""
+_SCHEDULE_NAMES = """
+    Schedule constant step multi_step exponential natural_exponential inverse_time polynomial cosine square_root sgdr
+    cyclical one_cycle one_cycle_momentum warmup warmup_stable_decay rule_of_thumb function reduce_on_plateau Plateau
+    PlateauState attach ScheduledLR PlateauLR
+"""
+_REGULARIZATION = """\
+# Regularization
 
-def _described(name: str, thing: Any) -> str:
-    """A section from a docstring: what it is, its arguments with their defaults, its source."""
-    text = inspect.getdoc(thing) or ""
-    parts = re.split(r"^(Args|Returns|Raises|Source): ?", text, flags=re.MULTILINE)
-    said = dict(zip(parts[1::2], parts[2::2], strict=True))
-    lines = [f"## `{name}`", "", re.sub(r"^>>> .*", "", parts[0], flags=re.MULTILINE | re.DOTALL).strip(), ""]
-    if "Args" in said:
-        parameters = inspect.signature(thing).parameters
-        lines += ["| argument | default | |", "|---|---|---|"]
-        for names, meaning in re.findall(
-            r"^    ([\w, ]+): (.*?)(?=^    \w|^\S|\Z)", said["Args"], re.MULTILINE | re.DOTALL
-        ):
-            meaning = re.split(r"\n\s*\n(?=\S)", meaning)[0]
-            defaults = [parameters[n].default for n in names.split(", ") if n in parameters]
-            shown = ", ".join(f"`{d!r}`" for d in dict.fromkeys(defaults) if d is not inspect.Parameter.empty)
-            lines.append(f"| {', '.join(f'`{n}`' for n in names.split(', '))} | {shown} | {_cell(meaning)} |")
-        lines.append("")
-    if "Returns" in said:
-        lines += [f"Returns: {_cell(re.split('>>>', said['Returns'])[0])}", ""]
-    if "Source" in said:
-        lines += [f"Source: {_cell(said['Source'])}", ""]
-    return "\n".join(lines)
+<!-- Made by docs/make_reference.py from gradwise/regularization: change that, not this page. -->
+
+`gradwise.regularization`; the functions most used are there as `gradwise.decay_groups` and so on, too. [How to use
+them](../how-to/regularization.md).
+
+"""
+_REGULARIZATION_NAMES = """
+    decay_groups Groups check_groups penalty prox_l1_ sparsity Sparsity LayerZeros average Average early_stopping
+    Stopping StoppingState
+"""
 
 
 def signals() -> str:
@@ -180,7 +174,95 @@ def _cell(words: str) -> str:
     return " ".join(words.split()).replace("|", "\\|")
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli, "optimizers.md": optimizers, "signals.md": signals}
+def optimizers() -> str:
+    """The page of optimizers."""
+    kinds = [k for n in sorted(optim.__all__, key=str.lower) if inspect.isclass(k := getattr(optim, n))]
+    kinds = [k for k in kinds if issubclass(k, optim.Optimizer) and k is not optim.Optimizer]
+    methods = [getattr(optim.Optimizer, n) for n in _METHODS]
+    described: dict[str, Any] = {k.__name__: k for k in (*kinds, optim.Optimizer)}
+    described |= {f"Optimizer.{m.__name__}": m for m in methods}
+    described |= {f"gradwise.{f.__name__}": f for f in (gradwise.equivalent, gradwise.recommend)}
+    return _OPTIM + "\n".join(
+        f"## `{name}`\n\n```text\n{_signature(name, what)}\n```\n\n{_docstring(what, optim)}\n"
+        for name, what in described.items()
+    )
+
+
+def schedules_page() -> str:
+    """The page of schedules."""
+    return _SCHEDULES + "\n".join(_public(schedules, _SCHEDULE_NAMES))
+
+
+def regularization_page() -> str:
+    """The page of regularization."""
+    return _REGULARIZATION + "\n".join(_public(regularization, _REGULARIZATION_NAMES))
+
+
+def _public(module: ModuleType, names: str) -> Iterator[str]:
+    """A section for each public name of a module, out of its docstring."""
+    if sorted(names.split()) != sorted(module.__all__):
+        raise SystemExit(f"say in make_reference.py where these come: {set(names.split()) ^ set(module.__all__)}")
+    for name in names.split():
+        what = getattr(module, name)
+        lines = [f"## `{name}`", ""]
+        if not isinstance(what, type):
+            lines += ["```text", _signature(name, what), "```", ""]
+        lines += [_docstring(what, module), ""]
+        if isinstance(what, type):
+            methods = [m for n, m in vars(what).items() if inspect.isfunction(m) and not n.startswith("_")]
+            lines += [f"- `.{_signature(m.__name__, m)}` {_first_line(m)}" for m in methods] + [""] * bool(methods)
+        yield "\n".join(lines)
+
+
+def _signature(name: str, function: Callable[..., Any]) -> str:
+    parameters = [
+        p.replace(annotation=inspect.Parameter.empty)
+        for p in inspect.signature(function).parameters.values()
+        if p.name != "self"
+    ]
+    return name + re.sub(r" -> .*", "", str(inspect.Signature(parameters)))
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _docstring(what: Any, module: ModuleType) -> str:
+    """A docstring in Markdown: arguments as a table, examples as code that runs by itself."""
+    first, *sections = re.split(
+        r"^(Args|Attributes|Returns|Raises|Example|Source):\s", inspect.getdoc(what) or "", flags=re.MULTILINE
+    )
+    parts = [first.strip()]
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        text = inspect.cleandoc(body)
+        if title in ("Args", "Attributes"):
+            rows = re.findall(r"^(\w[\w, ]*): (.*(?:\n +.*)*)", text, re.MULTILINE)
+            parts.append("| | |\n|---|---|\n" + "\n".join(f"| `{n}` | {_cell(said)} |" for n, said in rows))
+        elif title == "Example":
+            parts.append(f"```python\n{_imports(text, module)}{text}\n```")
+        else:
+            parts.append(f"**{title}:** {text.partition('>>>')[0].strip()}")
+    return "\n\n".join(parts)
+
+
+def _imports(example: str, module: ModuleType) -> str:
+    """The imports that an example needs and doesn't make itself."""
+    made = set(re.findall(r"import (.*)", example))
+    used = [n for n in module.__all__ if re.search(rf"\b{n}\(|\b{n}\.", example) and not any(n in m for m in made)]
+    lines = [f"from {module.__name__} import {', '.join(sorted(used))}"] if used else []
+    for word, line in (("np", "import numpy as np"), ("nn", "from torch import nn"), ("torch", "import torch")):
+        if re.search(rf"(?<!\.)\b{word}\.", example) and line not in example:
+            lines.insert(0, line)
+    return "".join(f">>> {line}\n" for line in lines)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli,
+    "optimizers.md": optimizers,
+    "signals.md": signals,
+    "schedules.md": schedules_page,
+    "regularization.md": regularization_page,
+}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

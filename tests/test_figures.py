@@ -10,6 +10,7 @@ from gradwise import figures
 from gradwise.curves import MOST
 from gradwise.recording.recording import Series
 from gradwise.recording.signals import LOSS, LR
+from gradwise.schedules import cosine, sgdr, step, warmup
 from report.samples import TENSORS, falling, lr_too_high, non_finite, recording, trials
 
 LONG = 50_000
@@ -142,3 +143,31 @@ def test_trials_without_validation_show_the_training_loss():
     figure = figures.trials_figure(finding, remedy, trials())
     assert figure.layout.yaxis.title.text == "training loss"
     assert len(figure.data) == 6
+
+
+def test_schedules_are_drawn_in_one_call():
+    figure = figures.schedule_figure(0.1 * (warmup(5) >> cosine(95)), step(30, 0.5))
+    first, second = figure.data
+    assert (first.name, second.name) == (
+        "0.1 * (warmup(steps=5) &gt;&gt; cosine(steps=95))",
+        "step(every=30, factor=0.5)",
+    )
+    assert (list(first.x), list(second.x)) == ([*range(101)], [*range(101)])
+    assert (first.y[4], first.y[100], second.y[60]) == (0.1, 0.0, 0.25)
+    assert figure.layout.xaxis.title.text == "step"
+    json.loads(figure.to_json())
+
+
+def test_long_schedules_are_thinned_without_losing_their_peaks():
+    figure = figures.schedule_figure(sgdr(1000, decay=0.9), steps=10**6, names=["restarts"])
+    (trace,) = figure.data
+    assert trace.name == "restarts"
+    assert len(trace.x) <= MOST
+    assert (max(trace.y), trace.x[-1]) == (1.0, 10**6)
+
+
+def test_nothing_to_draw_is_said():
+    with pytest.raises(ValueError, match="0 schedules"):
+        figures.schedule_figure()
+    with pytest.raises(ValueError, match="2 names"):
+        figures.schedule_figure(cosine(10), names=["a", "b"])

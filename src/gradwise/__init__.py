@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradwise import figures, optim, regularization, schedules
+    from gradwise.interventions import Intervention
     from gradwise.optim.choosing import recommend
     from gradwise.optim.equivalence import equivalent
+    from gradwise.regularization import average, decay_groups, early_stopping, penalty, sparsity
     from gradwise.session import Watch, watch
 
 __version__ = "0.1.0"
@@ -20,12 +23,35 @@ _PUBLIC = {
     "Watch": "gradwise.session",
     "optim": "",
     "schedules": "",
+    "regularization": "",
+    "figures": "",
+    "decay_groups": "gradwise.regularization",
+    "penalty": "gradwise.regularization",
+    "sparsity": "gradwise.regularization",
+    "average": "gradwise.regularization",
+    "early_stopping": "gradwise.regularization",
     "Intervention": "gradwise.interventions",
     "equivalent": "gradwise.optim.equivalence",
     "recommend": "gradwise.optim.choosing",
 }
 
-__all__ = ["Watch", "__version__", "equivalent", "recommend", "watch"]
+__all__ = [
+    "Intervention",
+    "Watch",
+    "__version__",
+    "average",
+    "decay_groups",
+    "early_stopping",
+    "equivalent",
+    "figures",
+    "optim",
+    "penalty",
+    "recommend",
+    "regularization",
+    "schedules",
+    "sparsity",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

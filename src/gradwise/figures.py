@@ -18,6 +18,7 @@ from gradwise.diagnosis.findings import Finding, Remedy
 from gradwise.legible import printable
 from gradwise.recording.recording import Floats, Ints, Recording, Series
 from gradwise.recording.signals import GRADIENT, LOSS, LR, PARAMETER, UPDATE, VALIDATION
+from gradwise.schedules import Schedule
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -59,6 +60,7 @@ TEMPLATE: dict[str, Any] = {
 }
 
 _POINTS = 60_000
+_FINE = 200_000
 _LINES = 16
 _HEAT_COLUMNS = 240
 _HEAT_ROWS = 200
@@ -193,6 +195,41 @@ def trials_figure(finding: Finding, remedy: Remedy, recordings: Sequence[Recordi
                 line={"color": colour, "width": 2, "dash": DASHES[seeds.index(seed) % len(DASHES)]},
             )
     _scale_axis(figure, scale)
+    return figure
+
+
+def schedule_figure(*schedules: Schedule, steps: int | None = None, names: Sequence[str] = ()) -> go.Figure:
+    """Schedules over the steps, each under the code that makes it.
+
+    Args:
+        schedules: at least one.
+        steps: how many to draw; None is as far as the longest goes, and 1,000 if none of them ends.
+        names: what to call them instead.
+
+    Raises:
+        ValueError: there is nothing to draw, or names are more or fewer than schedules.
+
+    Example:
+        >>> from gradwise.schedules import cosine, warmup
+        >>> figure = schedule_figure(3e-4 * (warmup(500) >> cosine(10_000)))
+        >>> len(figure.data), int(figure.data[0].x[-1])
+        (1, 10500)
+    """
+    ends = [s.length for s in schedules if s.length]
+    last = max(ends, default=1000) if steps is None else steps
+    if not schedules or last < 1 or (names and len(names) != len(schedules)):
+        raise ValueError(f"schedule_figure: {len(schedules)} schedules, {last} steps, {len(names)} names")
+    grid = np.unique(np.linspace(0, last, min(last + 1, _FINE)).astype(np.int64))
+    figure = _figure("step", "factor")
+    for k, schedule in enumerate(schedules):
+        figure.add_scatter(
+            **_points(*thin(grid, schedule(grid))),
+            name=_label(names[k] if names else repr(schedule)),
+            mode="lines",
+            hovertemplate="%{y:.4g}",
+            line={"width": 2, "color": COLOURS[k % len(COLOURS)], "dash": DASHES[k // len(COLOURS) % len(DASHES)]},
+            showlegend=True,
+        )
     return figure
 
 

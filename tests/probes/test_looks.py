@@ -311,3 +311,28 @@ def test_looks_that_a_closed_look_allows() -> None:
         assert looked == [step for step in range(40) if due(step)]
         assert followed == [step + 1 for step in looked if step < 39]
         assert all(b > a for a, b in pairwise(followed))
+
+
+def test_an_optimizer_with_telemetry_is_taken_at_its_word() -> None:
+    """Its sums are over all elements of a large tensor, where a look would go by a sample."""
+    from gradwise.optim import Adam
+
+    model = nn.Linear(600, 200)
+    before, after, gradients = [], [], []
+    with watched() as seen:
+        optimizer = Adam(model.parameters(), lr=0.01, telemetry=True)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(4, 600)).square().mean().backward()
+            before.append(model.weight.detach().clone())
+            gradients.append(model.weight.grad.clone())
+            optimizer.step()
+            after.append(model.weight.detach().clone())
+    for signal, tensors in (
+        (signals.PARAMETER, before),
+        (signals.GRADIENT, gradients),
+        (signals.UPDATE, [b - a for a, b in zip(before, after, strict=True)]),
+    ):
+        series = seen.recording.get(signal, 0)
+        expected = [float(tensors[step].norm()) for step in series.steps]
+        np.testing.assert_allclose(series.values[:, 0], expected, rtol=1e-4)  # its sums are in float32

@@ -26,6 +26,8 @@ from gradwise.recording import signals
 from gradwise.recording.recording import Floats, Ints, OptimizerInfo, Recording, Series
 
 _NONE = float("nan")
+# Looks that a mean's error can be told from.
+_FEW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ def _with_looks(base: Evidence, curve: Curve, recording: Recording, promise: Ser
             floor=_ratio(_mean(promise, promise.steps >= late) / (4 * (1 - base.momentum)), fall),
             kept_early=_share(kept, promise, 0, early),
             kept_late=_share(kept, promise, late, math.inf),
-            cosine_early=_average(cosine.values[cosine.steps <= max(early, 8)]),
+            cosine_early=_first_average(cosine, max(early, 8)),
             cosine_late=_average(cosine.values[cosine.steps >= late]),
             first_promise=_ratio(float(np.nanmax(promise.values[: max(1, (promise.steps <= 8).sum())])), fall),
             travel=_ratio(float(travel.values[-1]), float(theta.values[0])) if len(travel) else _NONE,
@@ -195,6 +197,11 @@ def _average(values: Floats) -> Mean:
         return Mean()
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return Mean(float(values.mean()), error, len(values))
+
+
+def _first_average(series: Series, until: float) -> Mean:
+    """Over the looks up to a step, or the first few where looks were too dear for that many."""
+    return _average(series.values[(series.steps <= until) | (np.arange(len(series)) < _FEW)])
 
 
 def _ratio(a: float, b: float) -> float:

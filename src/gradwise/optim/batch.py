@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from operator import is_, itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from gradwise.optim.kernels.reference import Around
 from gradwise.optim.rules.rule import Rule
 
 AVERAGE, MASTER = "ema", "master"
+_ONE = (1.0,)
+_DTYPE = attrgetter("dtype")
 
 
 @dataclass
@@ -39,6 +40,11 @@ class Counters:
         self.flat = torch.zeros(size, dtype=dtype)
         self.numbers: Any = self.flat.numpy()
         self.views = list(self.flat.unbind()) if size else []
+        self.writes = 0
+
+    def stamp(self) -> tuple[int, int]:
+        """Changes with every change: ours, and those made through the tensors."""
+        return self.writes, self.flat._version
 
 
 @dataclass
@@ -61,71 +67,72 @@ class Held:
 
 
 class Batch:
-    """Tensors with the same present states; `places` are where they stand in the group."""
+    """Tensors of a group that have the same states; `fresh` while these are new."""
+
+    def __init__(
+        self, held: Held, params: Sequence[Tensor], places: Sequence[int], names: Sequence[str], fresh: bool
+    ) -> None:
+        self.held, self.params, self.names, self.fresh = held, list(params), list(names), fresh
+        in_a_row = list(places) == list(range(places[0], places[0] + len(places)))
+        self.index: Any = slice(places[0], places[-1] + 1) if in_a_row else np.array(places)
+        self.take = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+        kept = names or held.counters or any(MASTER in held.state.get(p, ()) for p in params)
+        self.dicts = [held.state[p] for p in params] if kept else []
+        self.states = [[d[name] for d in self.dicts] for name in names]
+        self._scalar = list(held.counters.items())
+        self._rows: list[dict[str, Any]] = []
+        self._stamps: list[tuple[int, int]] = []
 
     def refresh(self, grads: Sequence[Tensor]) -> bool:
-        """Take this step's gradients; False if the batch no longer fits them."""
+        """Take this step's of the group's gradients; False if the batch no longer fits them."""
         raise NotImplementedError
 
     def measure(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Σg² and the number of non-finite gradients, a row for each tensor."""
         raise NotImplementedError
 
-    def step(self, settings: Mapping[str, Any], around: Around, fresh: bool, want: bool) -> Totals | None:
+    def step(self, settings: Mapping[str, Any], around: Around, want: bool) -> Totals | None:
         """One step of all tensors; what it found, if that is wanted."""
         raise NotImplementedError
 
-    def __init__(self, held: Held, params: Sequence[Tensor], index: Sequence[int], names: Sequence[str]) -> None:
-        self.held, self.params, self.names = held, list(params), list(names)
-        self.places, self.index = list(index), np.array(index)
-        self.dicts = [held.state[p] for p in params] if names or held.counters else []
-        self.states = [[d[name] for d in self.dicts] for name in names]
-        self._whole = [(c, [c.views[i] for i in index]) for c in held.counters.values()]
-        self._scalar = [
-            (name, c, views) for (name, c), (_, views) in zip(held.counters.items(), self._whole, strict=True)
-        ]
-
-    def current(self) -> bool:
-        """Whether parameters' states are still the ones it was made for."""
-        if not self.dicts:
-            return True
-        state = self.held.state
-        try:
-            return all(map(is_, map(state.__getitem__, self.params), self.dicts)) and all(
-                all(map(is_, map(itemgetter(name), self.dicts), kept))
-                for name, kept in (*zip(self.names, self.states, strict=True), *((n, v) for n, _, v in self._scalar))
-            )
-        except KeyError:
-            return False
-
-    def numbers(self, fresh: bool) -> list[dict[str, Any]]:
+    def numbers(self) -> list[dict[str, Any]]:
         """`t`, `first` and scalar states: one dict if they are the same for all tensors, else one for each."""
-        values: dict[str, Any] = {name: c.numbers[self.index] for name, c, _ in self._scalar}
+        if self._stamps == [c.stamp() for _, c in self._scalar] and self._rows:
+            return self._rows
+        values: dict[str, Any] = {name: c.numbers[self.index] for name, c in self._scalar}
         same = all((v == v[0]).all() for v in values.values())
         rows = [{k: float(v[i]) for k, v in values.items()} for i in range(1 if same else len(self.params))]
         for row in rows:
             step = row.pop("step", None)
             row["t"] = 1 if step is None else int(step) + 1
-            row["first"] = fresh if step is None else row["t"] == 1
+            row["first"] = self.fresh if step is None else row["t"] == 1
         return rows
 
-    def count(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the scalar states of a step that was made."""
-        for name, counter, _ in self._scalar:
+    def count(self, rows: Sequence[dict[str, Any]], new: Sequence[Mapping[str, float]]) -> None:
+        """A step was made with `rows`; keep its scalar states."""
+        for name, counter in self._scalar:
             if name == "step":
                 counter.numbers[self.index] += 1
             else:
-                new = [row[name] for row in rows]
-                counter.numbers[self.index] = new if len(new) > 1 else new[0]
+                values = [row[name] for row in new]
+                counter.numbers[self.index] = values if len(values) > 1 else values[0]
+            counter.writes += 1
+        self.fresh = False
+        if new:
+            return  # they are rounded where they are kept: read anew
+        for row in rows:
+            row["t"] += 1
+            row["first"] = False
+        self._rows, self._stamps = list(rows), [c.stamp() for _, c in self._scalar]
 
 
 class Eager(Batch):
     """By the reference: any device, number type and layout."""
 
     def refresh(self, grads: Sequence[Tensor]) -> bool:
-        """Take this step's gradients; False if the batch no longer fits them."""
-        self.grads = grads
-        return self.current()
+        """Take this step's of the group's gradients; False if the batch no longer fits them."""
+        self.grads = self.take(grads)
+        return True
 
     def measure(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Σg² and the number of non-finite gradients, a row for each tensor."""
@@ -135,20 +142,22 @@ class Eager(Batch):
             rows.append((float(values.double().square().sum()), int((~values.isfinite()).sum())))
         return np.array(rows).reshape(-1, 2)
 
-    def step(self, settings: Mapping[str, Any], around: Around, fresh: bool, want: bool) -> Totals | None:
+    @torch.no_grad()
+    def step(self, settings: Mapping[str, Any], around: Around, want: bool) -> Totals | None:
         """One step of all tensors."""
-        rows, rule, sums = self.numbers(fresh), self.held.rule, []
+        rows, rule, sums = self.numbers(), self.held.rule, []
         made: list[dict[str, float]] = []
         for i, p in enumerate(self.params):
             numbers = rows[i if len(rows) > 1 else 0]
             kept = self.dicts[i] if self.dicts else {}
             given = [numbers[s.name] if s.scalar else kept.get(s.name) for s in rule.states]
             new, old = self._stepped(p, self.grads[i], given, {**settings, **numbers}, around, kept)
-            made.append({s.name: float(v) for s, v in zip(rule.states, old, strict=True) if s.scalar})
+            if any(s.scalar for s in rule.states):
+                made.append({s.name: float(v) for s, v in zip(rule.states, old, strict=True) if s.scalar})
             if want:
                 sums.append(new)
-        self.count(made if len(rows) > 1 else made[:1])
-        return Totals(self.params, np.array(sums).reshape(-1, cpu.SUMS)) if want else None
+        self.count(rows, made if len(rows) > 1 else made[:1])
+        return Totals(self.params, np.array(sums).reshape(-1, cpu.SUMS + 1)) if want else None
 
     def _stepped(
         self,
@@ -160,7 +169,7 @@ class Eager(Batch):
         kept: dict[str, Any],
     ) -> tuple[tuple[float, ...], list[Any]]:
         if g.is_sparse:
-            return self._rows(p, g.coalesce(), given, settings, around)
+            return self._sparse(p, g.coalesce(), given, settings, around)
         master = kept.get(MASTER)
         target = p if master is None else master
         compute = _computed_in(target.dtype)
@@ -196,13 +205,13 @@ class Eager(Batch):
         up = (bits + noise).bitwise_and(~0xFFFF).view(torch.float32)
         return torch.where(new.isfinite(), up, new)
 
-    def _rows(
+    def _sparse(
         self, p: Tensor, g: Tensor, given: Sequence[Any], settings: Mapping[str, Any], around: Around
     ) -> tuple[tuple[float, ...], list[Any]]:
         """A sparse gradient: only the rows it has are stepped, states included."""
         where, values = tuple(g.indices()), g.values()
         states = [s[where] if isinstance(s, Tensor) else s for s in given]
-        around = Around(around.grad_scale, around.clip_value, 0.0, around.decay, around.threshold)
+        around = around._replace(l2=0.0)
         old = p[where]
         new, results = reference.apply(self.held.rule, old, values, states, settings, around)
         p[where] = new
@@ -218,59 +227,64 @@ class Eager(Batch):
 class Compiled(Batch):
     """By the compiled CPU kernel: dense parameters of float32 or float64 (and their complex kinds)."""
 
-    def __init__(self, held: Held, params: Sequence[Tensor], index: Sequence[int], names: Sequence[str]) -> None:
-        super().__init__(held, params, index, names)
+    def __init__(
+        self, held: Held, params: Sequence[Tensor], places: Sequence[int], names: Sequence[str], fresh: bool
+    ) -> None:
+        super().__init__(held, params, places, names, fresh)
         self.dtype = params[0].dtype.to_real()
-        self.averaged = AVERAGE in names
         rule = held.rule
         kept = [n for n in names if n != AVERAGE]
         static = {s: any(n.when == s and n.name in kept for n in rule.states) for s in rule.static}
         self.formula = held.formula(static)
         self.kernel = cpu.compiled(rule.name, self.formula, self.dtype, rule.layerwise)
-        factor = 2 if params[0].is_complex() else 1
+        self._complex = params[0].is_complex()
+        factor = 2 if self._complex else 1
         self._elements = list(map(Tensor.numel, params))
         self.sizes = [factor * n for n in self._elements]
         self.job = cpu.Job(self.sizes, 2 + len(kept), self.formula.count, self.dtype)
         self._pointers = list(map(Tensor.data_ptr, params))
-        self._strides = list(map(Tensor.stride, params))
+        self._gradients: list[int] = []
+        self._dtypes = [p.dtype for p in params]
         self._contiguous = all(map(Tensor.is_contiguous, params))
-        columns = [kept.index(n) for n in kept]
-        for at in columns:
-            self.job.table[:, 2 + at] = list(map(Tensor.data_ptr, self.states[names.index(kept[at])]))
+        for at, name in enumerate(kept):
+            self.job.table[:, 2 + at] = list(map(Tensor.data_ptr, self.states[names.index(name)]))
         self.job.table[:, 0] = self._pointers
-        if self.averaged:
+        if AVERAGE in names:
             self.job.table[:, 2 + len(kept)] = list(map(Tensor.data_ptr, self.states[names.index(AVERAGE)]))
+        self._scalar_names = [s.name for s in rule.states if s.scalar]
+        self._wanted = (*rule.settings, *self._scalar_names)
         self._copies: list[Tensor] = []
         self._norms: Any = None
 
     def refresh(self, grads: Sequence[Tensor]) -> bool:
-        """Take this step's gradients; False if the batch no longer fits them."""
+        """Take this step's of the group's gradients; False if the batch no longer fits them."""
+        self._all = grads
+        grads = self.take(grads)
         try:
             pointers = list(map(Tensor.data_ptr, grads))
         except RuntimeError:  # sparse: has none
             return False
-        params = self.params
-        if list(map(Tensor.data_ptr, params)) != self._pointers or list(map(Tensor.numel, grads)) != self._elements:
+        if (
+            list(map(Tensor.data_ptr, self.params)) != self._pointers
+            or list(map(Tensor.numel, grads)) != self._elements
+            or list(map(_DTYPE, grads)) != self._dtypes
+        ):
             return False
-        if not self.current():
-            return False
-        if not all(map(is_, (g.dtype for g in grads), repeat(params[0].dtype))):
-            return False
-        self._copies.clear()
-        in_order = all(map(Tensor.is_contiguous, grads)) if self._contiguous else False
-        if not in_order:
-            for i, g in enumerate(grads):
-                if g.stride() != self._strides[i] or g.is_conj() or g.is_neg():
-                    copy = torch.empty_like(params[i], requires_grad=False).copy_(g)
-                    self._copies.append(copy)
-                    pointers[i] = copy.data_ptr()
-        elif params[0].is_complex():
-            for i, g in enumerate(grads):
-                if g.is_conj() or g.is_neg():
-                    self._copies.append(g.resolve_conj().resolve_neg())
-                    pointers[i] = self._copies[-1].data_ptr()
-        self.job.table[:, 1] = pointers
+        if not self._contiguous or self._complex or not all(map(Tensor.is_contiguous, grads)):
+            pointers = self._laid_out(grads, pointers)
+        if pointers != self._gradients:
+            self._gradients = pointers
+            self.job.table[:, 1] = pointers
         return True
+
+    def _laid_out(self, grads: Sequence[Tensor], pointers: list[int]) -> list[int]:
+        """Addresses of the gradients with elements in their parameters' order, of copies where they are not."""
+        self._copies.clear()
+        for i, (g, p) in enumerate(zip(grads, self.params, strict=True)):
+            if g.stride() != p.stride() or g.is_conj() or g.is_neg():
+                self._copies.append(torch.empty_like(p, requires_grad=False).copy_(g))
+                pointers[i] = self._copies[-1].data_ptr()
+        return pointers
 
     def measure(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Σg² and the number of non-finite gradients, a row for each tensor."""
@@ -278,39 +292,44 @@ class Compiled(Batch):
             self._norms = cpu.Job(self.sizes, 1, 0, self.dtype)
         self._norms.table[:, 0] = self.job.table[:, 1]
         self._norms.run(cpu.norms(self.dtype))
-        return self._norms.totals()[:, [0, 4]]  # type: ignore[no-any-return]
+        return _counted(self._norms.totals()[:, 0], self.take(self._all))
 
-    def step(self, settings: Mapping[str, Any], around: Around, fresh: bool, want: bool) -> Totals | None:
+    def step(self, settings: Mapping[str, Any], around: Around, want: bool) -> Totals | None:
         """One step of all tensors."""
-        rows = self.numbers(fresh)
-        outside = around.row()
-        coefficients, new = self._coefficients(settings, rows, [1.0])
-        self.job.set([(*outside, *c) for c in coefficients])
+        rows = self.numbers()
+        coefficients, new = self._coefficients(settings, rows, _ONE)
+        self.job.set([(*around, *c) for c in coefficients])
         if self.held.rule.layerwise:
             self.job.run(self.kernel.measure)
             totals = self.job.totals()
             lr = float(settings["lr"])
             ratios = [reference.trust(math.sqrt(a), math.sqrt(b), lr) for a, b in totals[:, 1:3]]
             coefficients, new = self._coefficients(settings, rows, ratios)
-            self.job.set([(*outside, *c) for c in coefficients])
+            self.job.set([(*around, *c) for c in coefficients])
         self.job.run(self.kernel.step)
-        self.count(new)
-        return Totals(self.params, self.job.totals()) if want else None
+        self.count(rows, new)
+        if not want:
+            return None
+        sums = self.job.totals()
+        return Totals(self.params, np.column_stack([sums, _counted(sums[:, 0], self.take(self._all))[:, 1]]))
 
     def _coefficients(
         self, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], trusts: Sequence[float]
     ) -> tuple[list[tuple[float, ...]], list[dict[str, float]]]:
-        rule = self.held.rule
-        names = {s.name: a for a, s in zip(rule.arguments[2:], rule.states, strict=True) if s.scalar}
         found, new = [], []
         for i in range(max(len(rows), len(trusts))):
-            row = rows[i if len(rows) > 1 else 0]
-            given = {names.get(k, k): v for k, v in row.items()} | {"trust": trusts[i if len(trusts) > 1 else 0]}
-            wanted = {k: given[k] if k in given else settings[k] for k in (*rule.settings, *names.values())}
-            coefficients, kept = self.formula.coefficients(**wanted)
+            given = {**settings, **rows[i if len(rows) > 1 else 0], "trust": trusts[i if len(trusts) > 1 else 0]}
+            coefficients, kept = self.formula.coefficients(*map(given.__getitem__, self._wanted))
             found.append(coefficients)
-            new.append(dict(zip(names, kept, strict=True)))
+            if kept:
+                new.append(dict(zip(self._scalar_names, kept, strict=True)))
         return found, new if len(rows) > 1 else new[:1]
+
+
+def _counted(squares: Any, grads: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Σg² and the number of non-finite elements of each gradient; these are only looked for where the sum isn't."""
+    bad = [0 if ok else int((~_real(g).isfinite()).sum()) for ok, g in zip(np.isfinite(squares), grads, strict=True)]
+    return np.column_stack([squares, bad])
 
 
 def _real(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import repeat
+from itertools import chain, repeat
 from operator import is_
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -36,6 +36,7 @@ _RANGES = {
     "momentum_decay": (0, math.inf, "momentum_decay value"),
     "l1": (0, math.inf, "l1 value"),
 }
+_AROUND = ("lr", "weight_decay", "decoupled_weight_decay", "maximize", "clip_value", "l1", "ema")
 # Plans kept for different sets of parameters that have gradients (a GAN's halves, frozen layers).
 _REMEMBERED = 16
 
@@ -55,7 +56,7 @@ class Options(TypedDict, total=False):
 
 
 class Telemetry(NamedTuple):
-    """What the latest step found out about one tensor in its pass: sums over its elements.
+    """What the latest step found out about one tensor in its pass: sums over its elements, in its own precision.
 
     Attributes:
         gradient: Σg², of the gradient as it came (unscaled, before clipping and decay).
@@ -70,6 +71,22 @@ class Telemetry(NamedTuple):
     update: float
     along: float
     nonfinite: int
+
+
+class Settled(NamedTuple):
+    """A group's settings as they are in use.
+
+    Attributes:
+        values: as the group holds them.
+        settings: as the rule names them.
+        around: what is done around the rule.
+        wanted: those on which it depends how tensors are batched.
+    """
+
+    values: list[Any]
+    settings: dict[str, Any]
+    around: Around
+    wanted: tuple[bool, ...]
 
 
 class Optimizer(Inspection):
@@ -127,6 +144,10 @@ class Optimizer(Inspection):
         self._counters: list[dict[str, Counters]] = []
         self._plans: list[dict[Any, list[Batch]]] = []
         self._seen: dict[Tensor, Telemetry] = {}
+        fills = (s.fill for s in self.rule.states if isinstance(s.fill, str))
+        self._read = tuple(dict.fromkeys((*self.rule.settings, *fills, *_AROUND, *_PAIRS)))
+        self._snapshot: list[Any] | None = None
+        self._settled: list[Settled | None] = []
 
     # groups and settings
 
@@ -177,25 +198,28 @@ class Optimizer(Inspection):
             raise ValueError("differentiable=True: steps here are compiled, autograd can't see them; use torch.optim")
 
     def settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """A group's settings as the rule names them."""
-        found: dict[str, Any] = {}
-        for key, value in group.items():
-            if key in _PAIRS:
-                found.update(zip(_PAIRS[key], map(_number, value), strict=True))
-            elif key != "params":
-                found[key] = _number(value)
+        """A group's settings as the rule names them, and those around it."""
+        found = {key: group[key] for key in self._read if key in group}
+        for key, names in _PAIRS.items():
+            if key in found:
+                found[names[0]], found[names[1]] = found.pop(key)
+        for key, value in found.items():
+            if isinstance(value, Tensor):
+                found[key] = float(value)
         return found
 
-    def _around(self, group: Mapping[str, Any], settings: Mapping[str, Any], scale: float) -> Around:
-        lr, decay = settings["lr"], 0.0 if self.rule.decays else settings.get("weight_decay", 0.0)
-        decoupled = settings.get("decoupled_weight_decay", False)
-        clip, average = settings.get("clip_value"), settings.get("ema")
+    def _around(self, settings: Mapping[str, Any]) -> Around:
+        get = settings.get
+        lr, decay, decoupled = settings["lr"], get("weight_decay", 0.0), get("decoupled_weight_decay", False)
+        clip, average = get("clip_value"), get("ema")
+        if self.rule.decays:
+            decay = 0.0
         return Around(
-            -scale if settings.get("maximize") else scale,
+            -1.0 if get("maximize") else 1.0,
             math.inf if clip is None else clip,
             0.0 if decoupled else decay,
             1 - lr * decay if decoupled else 1.0,
-            lr * settings.get("l1", 0.0),
+            lr * get("l1", 0.0),
             0.0 if average is None else 1 - average,
         )
 
@@ -205,24 +229,23 @@ class Optimizer(Inspection):
         """One step; returns the closure's loss, if there is one."""
         arguments: tuple[Any, ...] = (self,) if closure is None else (self, closure)
         keywords: dict[str, Any] = {}
-        for hook in (*torch_optimizer._global_optimizer_pre_hooks.values(), *self._optimizer_step_pre_hooks.values()):
-            changed = hook(self, arguments, keywords)
-            if changed is not None:
-                if len(changed) != 2:
-                    raise RuntimeError(
-                        f"{hook} must return None or a tuple of (new_args, new_kwargs), but got {changed}."
-                    )
-                arguments, keywords = changed
-        if len(arguments) > 1:
-            closure = arguments[1]
+        before, after = torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks
+        if before or self._optimizer_step_pre_hooks:
+            for hook in (*before.values(), *self._optimizer_step_pre_hooks.values()):
+                changed = hook(self, arguments, keywords)
+                if changed is not None:
+                    if len(changed) != 2:
+                        raise RuntimeError(f"{hook} must return None or (new_args, new_kwargs), but got {changed}.")
+                    arguments, keywords = changed
+            closure = arguments[1] if len(arguments) > 1 else keywords.get("closure", closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with torch.no_grad():
-            self._step()
-        for hook in (*self._optimizer_step_post_hooks.values(), *torch_optimizer._global_optimizer_post_hooks.values()):
-            hook(self, arguments, keywords)
+        self._step()
+        if after or self._optimizer_step_post_hooks:
+            for hook in (*self._optimizer_step_post_hooks.values(), *after.values()):
+                hook(self, arguments, keywords)
         return loss
 
     step.hooked = True  # type: ignore[attr-defined]  # hooks are called here: torch needn't wrap it
@@ -232,28 +255,68 @@ class Optimizer(Inspection):
         if found is not None and float(found) > 0:
             self.skipped += 1
             return
-        factor = 1.0 if scale is None else 1.0 / float(scale)
+        unscale = 1.0 if scale is None else 1.0 / float(scale)
         for group, schedule in zip(self.param_groups, self._schedules, strict=True):
             if schedule is not None:
                 group["lr"] = float(schedule(self.steps))
-        work = [(group, self._batches(i, group)) for i, group in enumerate(self.param_groups)]
+        if not self._same():
+            self._plans = [{} for _ in self.param_groups]
+            self._settled = [None] * len(self.param_groups)
+        settled = [self._settle(i, group) for i, group in enumerate(self.param_groups)]
+        work = [self._batches(i, group, settled[i]) for i, group in enumerate(self.param_groups)]
+        factor = unscale
         if self.clip_norm is not None or self.finite_only:
-            sums = [batch.measure().sum(0) for _, batches in work for batch, _ in batches]
+            sums = [batch.measure().sum(0) for batches in work for batch in batches]
             if self.finite_only and any(bad > 0 for _, bad in sums):
                 self.skipped += 1
+                for batch in (b for batches in work for b in batches if b.fresh):
+                    for p in batch.params:
+                        self.state.pop(p, None)
                 return
             if self.clip_norm is not None:
                 norm = math.sqrt(sum(squares for squares, _ in sums)) * factor
                 factor *= min(1.0, self.clip_norm / (norm + 1e-6)) if math.isfinite(norm) else _spoiled(norm)
-        for group, batches in work:
+        for batches, known in zip(work, settled, strict=True):
             if batches:
-                settings = self.settings(group)
-                around = self._around(group, settings, factor)
-                for batch, fresh in batches:
-                    totals = batch.step(settings, around, fresh, self.telemetry)
+                around = known.around
+                if factor != 1.0:
+                    around = around._replace(grad_scale=factor * around.grad_scale)
+                for batch in batches:
+                    totals = batch.step(known.settings, around, self.telemetry)
                     if totals is not None:
-                        self._keep(totals, factor * (scale if scale is not None else 1.0))
+                        self._keep(totals, factor / unscale)
         self.steps += 1
+        if self._snapshot is None:
+            self._snapshot = self._parts()
+
+    def _parts(self) -> list[Any]:
+        """All that batches were made of: parameters, their states, and what is in these."""
+        states = self.state.values()
+        groups = (group["params"] for group in self.param_groups)
+        return [*chain.from_iterable(groups), *states, *chain.from_iterable(map(dict.values, states))]
+
+    def _same(self) -> bool:
+        """Whether parameters and states are still those that batches were made of; anyone may exchange them."""
+        if self._snapshot is None:
+            return False
+        parts = self._parts()
+        if len(parts) == len(self._snapshot) and all(map(is_, parts, self._snapshot)):
+            return True
+        self._snapshot = None
+        return False
+
+    def _settle(self, i: int, group: dict[str, Any]) -> Settled:
+        """The group's settings, read anew where they have changed."""
+        values = list(map(group.get, self._read))
+        known = self._settled[i]
+        if known is not None and known.values == values:
+            return known
+        settings = self.settings(group)
+        wanted = (*(bool(settings[s]) for s in self.rule.static), group.get("ema") is not None)
+        made = Settled(values, settings, self._around(settings), wanted)
+        # A tensor may change in place, which values don't show.
+        self._settled[i] = None if any(isinstance(v, Tensor) for v in (*values, *group.get("betas", ()))) else made
+        return made
 
     def _keep(self, totals: Totals, clipped: float) -> None:
         """Telemetry as of the gradient that came: the pass saw it scaled by `clipped`."""
@@ -266,52 +329,41 @@ class Optimizer(Inspection):
 
     # which tensors go together
 
-    def _batches(self, i: int, group: Mapping[str, Any]) -> list[tuple[Any, bool]]:
-        """The group's batches with their gradients taken in, and whether their states are new."""
-        while len(self._plans) <= i:
-            self._plans.append({})
+    def _batches(self, i: int, group: Mapping[str, Any], known: Settled) -> list[Batch]:
+        """The group's batches, with their gradients taken in."""
         grads = [p.grad for p in group["params"]]
-        key = tuple(map(is_, grads, repeat(None)))
+        key = (known.wanted, *map(is_, grads, repeat(None)))
         plans = self._plans[i]
-        wanted = self._wanted(group)
-        batches = plans.get((key, wanted))
-        if batches is not None and all(b.refresh([grads[k] for k in b.places]) for b in batches):
-            return [(b, False) for b in batches]
-        plans.clear() if len(plans) >= _REMEMBERED or batches is not None else None
-        made = self._plan(i, group, grads, wanted)
-        plans[key, wanted] = [b for b, _ in made]
-        for batch, _ in made:
-            if not batch.refresh([grads[k] for k in batch.places]):
+        batches = plans.get(key)
+        if batches is not None and all(b.refresh(grads) for b in batches):
+            return batches
+        if len(plans) >= _REMEMBERED:
+            plans.clear()
+        self._snapshot = None
+        plans[key] = made = self._plan(i, group, grads, known)
+        for batch in made:
+            if not batch.refresh(grads):
                 raise RuntimeError("a parameter's gradient doesn't fit it in shape or number type")
         return made
 
-    def _wanted(self, group: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Settings on which it depends how tensors are batched."""
-        return (*(bool(group[s]) for s in self.rule.static), group.get("ema") is not None)
-
-    def _plan(
-        self, i: int, group: Mapping[str, Any], grads: list[Tensor | None], wanted: tuple[Any, ...]
-    ) -> list[tuple[Any, bool]]:
+    def _plan(self, i: int, group: Mapping[str, Any], grads: list[Tensor | None], known: Settled) -> list[Batch]:
         counters = self._counted(i, group)
         held = Held(self.rule, self._formula, self.state, counters, self.stochastic_rounding)
-        settings = self.settings(group)
-        kinds: dict[Any, tuple[list[int], list[str]]] = {}
+        names = [s.name for s in self.rule.present(known.settings) if not s.scalar]
+        names += [AVERAGE] if group.get("ema") is not None else []
+        kinds: dict[Any, list[int]] = {}
         for k, (p, g) in enumerate(zip(group["params"], grads, strict=True)):
             if g is None:
                 continue
             if g.is_sparse:
-                self._check_sparse(settings)
-            fresh = self._make_state(p, k, settings, counters, group)
-            names = [s.name for s in self.rule.present(settings) if not s.scalar]
-            names += [AVERAGE] if group.get("ema") is not None else []
+                self._check_sparse(known.settings)
+            fresh = self._make_state(p, k, known.settings, counters, group)
             way = self._way(p, g)
-            kind = (way, p.device, p.dtype, fresh) if way is Compiled else (way, fresh)
-            kinds.setdefault(kind, ([], names))[0].append(k)
-        made = []
-        for (way, *_, fresh), (places, names) in kinds.items():
-            batch = way(held, [group["params"][k] for k in places], places, names)
-            made.append((batch, fresh))
-        return made
+            kinds.setdefault((way, p.device, p.dtype, fresh), []).append(k)
+        return [
+            way(held, [group["params"][k] for k in places], places, names, fresh)
+            for (way, *_, fresh), places in kinds.items()
+        ]
 
     def _check_sparse(self, settings: Mapping[str, Any]) -> None:
         if not self.sparse:
@@ -339,6 +391,7 @@ class Optimizer(Inspection):
             held.update({n: Counters(size, scalar_dtype()) for n in names})
         return held
 
+    @torch.no_grad()
     def _make_state(
         self, p: Tensor, k: int, settings: Mapping[str, Any], counters: Mapping[str, Counters], group: Mapping[str, Any]
     ) -> bool:
@@ -466,17 +519,17 @@ def scalar_dtype() -> torch.dtype:
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 
-def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, Tensor) else value
-
-
 def _spoiled(norm: float) -> float:
     """What torch's clip_grad_norm_ scales by where the norm isn't finite: 0 if infinite, else NaN."""
     return 0.0 if norm == math.inf else math.nan
 
 
 def _as_json(schedule: Any) -> Any:
-    return schedule.to_json() if hasattr(schedule, "to_json") else None
+    """A schedule as data; None for one with Python code in it, which the program itself has to bring along."""
+    try:
+        return schedule.to_json() if isinstance(schedule, Schedule) else None
+    except TypeError:
+        return None
 
 
 def _dense(p: Tensor) -> bool:

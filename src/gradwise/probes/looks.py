@@ -74,8 +74,12 @@ class Looks:
         self._names = tuple(self._names_now())
         self._channels = []
 
-    def close(self, parameters: Sequence[Tensor]) -> None:
-        """After the step: gather the parameters again and record what the step did."""
+    def close(self, parameters: Sequence[Tensor], told: Sequence[Any] | None = None) -> None:
+        """After the step: gather the parameters again and record what the step did.
+
+        `told` is what the optimizer itself found of each tensor in its pass: sums over all elements, where ours of a
+        large tensor are over a sample.
+        """
         step, theta, self._theta, self.open_at = self.open_at, self._theta, None, -1
         if theta is None or self._start is None or len(parameters) != len(self._numels):
             return
@@ -85,8 +89,10 @@ class Looks:
             self.change = change = after - theta
             moved = theta - self._start
             values = [np.sqrt(sums(v, v)) for v in (theta, change, moved)]
+            if told is not None:
+                values[:2] = [np.sqrt([t.parameter for t in told]), np.sqrt([t.update for t in told])]
             if gradient is not None:
-                squares = sums(gradient, gradient)
+                squares = sums(gradient, gradient) if told is None else np.array([t.gradient for t in told])
                 self._square = float(squares.sum())
                 values += [np.sqrt(squares), -sums(gradient, change)]
                 if not math.isfinite(self._square):

@@ -193,7 +193,8 @@ class Stepping:
         """What there may be to do at the end of a step beside counting it."""
         tracked.inside = False
         if tracked.looks.open_at >= 0:
-            tracked.looks.close(tracked.parameters())
+            parameters = tracked.parameters()
+            tracked.looks.close(parameters, _told(tracked.ref(), parameters))
             self._charge(tracked, began)
             tracked.record_batch(self.losses.rows())
         if self.differentiating and not tracked.backwards:
@@ -211,6 +212,14 @@ class Stepping:
     def _attend_to(self, tracked: Tracked) -> None:
         tracked.alert = tracked.wants_attention()
         self.alert = tracked.alert or any(t.alert for t in self.registry.followed)
+
+
+def _told(optimizer: Any, parameters: Any) -> list[Any] | None:
+    """What an optimizer with telemetry found of every tensor in its own pass."""
+    if not getattr(optimizer, "telemetry", False) or not hasattr(optimizer, "telemetry_of"):
+        return None
+    told = [optimizer.telemetry_of(p) if p.grad is not None else None for p in parameters]
+    return None if any(t is None for t in told) else told
 
 
 def _grad_scale(optimizer: Any) -> float:

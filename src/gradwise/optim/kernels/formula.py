@@ -33,7 +33,7 @@ class Formula:
         elements: names of parameter, gradient and the states there are, as the statements call them.
         body: statements on elements; each name `c0, c1, …` in them is a coefficient.
         result: the expressions for the new parameter and states, in the order of `elements` without the gradient.
-        coefficients: `(settings by name) -> (coefficients, new scalar states)`.
+        coefficients: `(*settings, *scalar states) -> (coefficients, new scalar states)`, in the rule's order.
         count: how many coefficients there are.
         text: all of the above as text; equal text, equal kernel.
     """
@@ -72,7 +72,7 @@ def take_apart(rule: Rule, static: Mapping[str, bool]) -> Formula:
         raise _error(rule, last, f"returns {len(values)} values; needs {', '.join((names[0], *names[2:]))}")
     new = dict(zip((names[0], *names[2:]), values, strict=True))
     result = tuple(new[n] for n in elements if n != names[1])
-    arguments = [*rule.settings, *sorted(scalar)]
+    arguments = [*rule.settings, *(n for n in names[2:] if n in scalar)]
     scalars_out = [ast.unparse(new[n]) for n in names[2:] if n in scalar]
     prologue = [*split.prologue, ast.parse(f"return ({_tuple(split.names)}), ({_tuple(scalars_out)})").body[0]]
     text = ast.unparse(_function("coefficients", arguments, prologue))
@@ -80,11 +80,6 @@ def take_apart(rule: Rule, static: Mapping[str, bool]) -> Formula:
     exec(compile(text, f"<coefficients of {rule.name}>", "exec"), namespace)  # from the rule's own source
     shown = "\n".join([*map(ast.unparse, body), *map(ast.unparse, result), text])
     return Formula(elements, tuple(body), result, namespace["coefficients"], len(split.names), shown)
-
-
-def bind(statements: Sequence[ast.AST], names: Mapping[str, str]) -> list[ast.AST]:
-    """The statements with names replaced."""
-    return [_Rename({k: ast.Name(v, ast.Load()) for k, v in names.items()}).visit(copy.deepcopy(s)) for s in statements]
 
 
 def helper(function: Callable[..., Any], arguments: Mapping[str, str]) -> str:
@@ -142,6 +137,9 @@ class _Inline(ast.NodeTransformer):
         self.rule, self.known = rule, known
 
     def block(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
+        for statement in body:
+            if not isinstance(statement, ast.Assign | ast.AugAssign | ast.If | ast.Return):
+                raise _error(self.rule, statement, f"{ast.unparse(statement)!r}: only `name = …`, `if` and `return`")
         return [self.visit(copy.deepcopy(s)) for s in body]
 
     def expression(self, node: ast.stmt) -> ast.expr:

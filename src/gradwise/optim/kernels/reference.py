@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from gradwise.optim.rules.rule import Rule
-from gradwise.optim.rules.scalars import ema, seen, soft_threshold
+from gradwise.optim.rules.scalars import clamp, ema, penalized, soft_threshold
 
 
-@dataclass(frozen=True)
-class Around:
-    """What is done around every rule, for one group at one step (names as in `kernels.cpu.AROUND`)."""
+class Around(NamedTuple):
+    """What is done around every rule, for one group at one step: the first coefficients of every kernel.
+
+    Attributes:
+        grad_scale: what gradients are multiplied by: unscaling, clipping by norm, and −1 to maximize.
+        clip_value: the bound of each element of the gradient.
+        l2: coupled weight decay λ.
+        decay: what parameters are multiplied by (decoupled weight decay), 1−ηλ.
+        threshold: what elements are moved towards 0 by afterwards (l1), ηλ₁.
+        ema: weight of the new parameter in its average.
+    """
 
     grad_scale: float = 1.0
-    clip_value: float = float("inf")
+    clip_value: float = math.inf
     l2: float = 0.0
     decay: float = 1.0
     threshold: float = 0.0
     ema: float = 0.0
-
-    def row(self) -> tuple[float, ...]:
-        """As coefficients of a compiled kernel."""
-        return (self.grad_scale, self.clip_value, self.l2, self.decay, self.threshold, self.ema)
 
 
 def apply(
     rule: Rule, p: Tensor, g: Tensor, states: Sequence[Any], settings: Mapping[str, Any], around: Around
 ) -> tuple[Tensor, list[Any]]:
     """New parameter and states; all tensors of one real floating type; states that don't exist are None."""
-    g = seen(p, g, around.grad_scale, around.clip_value, around.l2) if around.l2 else _clamped(g, around)
+    g = g * around.grad_scale if around.grad_scale != 1 else g
+    g = clamp(g, around.clip_value) if around.clip_value < math.inf else g
+    g = penalized(p, g, around.l2) if around.l2 else g
     held = p * around.decay if around.decay != 1 else p
     settings = {k: settings[k] for k in rule.settings if k != "trust"}
     if rule.layerwise:
@@ -50,11 +56,6 @@ def trust(length: float, step: float, lr: float) -> float:
 def average(e: Tensor, p: Tensor, weight: float) -> None:
     """Move an average of a parameter on, in place."""
     e.copy_(ema(e, p.to(e.dtype), 1 - weight))
-
-
-def _clamped(g: Tensor, around: Around) -> Tensor:
-    g = g * around.grad_scale if around.grad_scale != 1 else g
-    return g.clamp(-around.clip_value, around.clip_value) if around.clip_value < float("inf") else g
 
 
 def _results(values: Any) -> Sequence[Any]:

@@ -56,6 +56,8 @@ class Rule:
         counts: whether `optimizer.state[p]["step"]` counts steps.
         decays: whether `weight_decay` belongs to the rule, and is not handled around it.
         view: what its states mean (`Optimizer.effective_lr`, `moments`, `windows`).
+        arguments: what its function calls parameter, gradient and states.
+        settings: what else it is given.
     """
 
     update: Callable[..., Any]
@@ -63,6 +65,7 @@ class Rule:
     counts: bool = True
     decays: bool = False
     view: View | None = None
+    arguments: tuple[str, ...] = field(init=False)
     settings: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,17 +76,13 @@ class Rule:
                 f"rule {self.name}: its function takes a parameter, a gradient, one argument for each of its "
                 f"{len(self.states)} states, then settings; got {', '.join(parameters) or 'nothing'}"
             )
+        object.__setattr__(self, "arguments", tuple(parameters[:wanted]))
         object.__setattr__(self, "settings", tuple(parameters[wanted:]))
 
     @property
     def name(self) -> str:
         """The name of its function."""
         return self.update.__name__
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """What its function calls parameter, gradient and states."""
-        return tuple(inspect.signature(self.update).parameters)[: 2 + len(self.states)]
 
     @property
     def static(self) -> tuple[str, ...]:

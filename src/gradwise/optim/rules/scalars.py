@@ -90,12 +90,12 @@ def clamp(x: Any, bound: Any) -> Any:
 
 def soft_threshold(x: Any, threshold: Any) -> Any:
     """What minimizes ½(y−x)² + threshold·|y|: x moved towards 0 by `threshold`, to 0 exactly where that passes it."""
-    return where(absolute(x) <= threshold, 0 * threshold, x - threshold * sign(x))
+    return x - clamp(x, threshold)
 
 
 # Around every rule, in the same pass over memory.
 
 
-def seen(p: Any, g: Any, grad_scale: Any, clip_value: Any, l2: Any) -> Any:
-    """The gradient a rule is given: unscaled (and negated, to maximize), clipped, with coupled decay λ·p."""
-    return clamp(g * grad_scale, clip_value) + l2 * p
+def penalized(p: Any, g: Any, l2: Any) -> Any:
+    """The gradient with that of ½λp² added: coupled weight decay."""
+    return g + l2 * p
