@@ -60,7 +60,7 @@ def test_what_is_recommended_runs_and_learns(facts: dict[str, Any], rule: str) -
         loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < losses[0]
 
 

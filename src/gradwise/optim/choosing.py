@@ -269,5 +269,5 @@ def _remarks(task: Task, rule: type[Optimizer], settings: Mapping[str, Any]) -> 
     if task.batch is not None and task.data is not None and task.batch >= task.data:
         yield Reason("a full batch has no noise that would shake it off a critical point: try smaller ones", "D1")
     if task.budget is not None:
-        falls = f"lambda t: {settings['lr']:g} * schedules.cosine({task.budget}, end=0.01)(t)"
+        falls = f"{settings['lr']:g} * schedules.cosine({task.budget}, end=0.01)"
         yield Reason(f"end a hundred times lower than you start, such as lr={falls}", "D2; Loshchilov & Hutter 2017")
