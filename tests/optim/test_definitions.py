@@ -318,21 +318,26 @@ def test_lamb() -> None:
 
 
 @pytest.mark.parametrize("adaptive", [False, True], ids=["sgd", "adamw"])
-@pytest.mark.parametrize("warmup", [0, 4])
-def test_schedule_free(adaptive: bool, warmup: int) -> None:
-    """Defazio et al.: three sequences, y = (1−β)z + βx; z ← z − γ(g(y) + λy); x ← (1−c)x + cz, c = γ²/Σγ²."""
+@pytest.mark.parametrize(("warmup", "falls"), [(0, False), (4, False), (0, True)])
+def test_schedule_free(adaptive: bool, warmup: int, falls: bool) -> None:
+    """Defazio et al.: three sequences, y = (1−β)z + βx; z ← z − γ(g(y) + λy); x ← (1−c)x + cz, c = γ²/Σγ².
+
+    Their package weighs by the largest γ so far, which only a falling rate can tell.
+    """
     beta, decay = 0.9, 0.1
     x, z, total, largest = START.copy(), START.copy(), 0.0, 0.0
     for t, g in zip(T, GRADS, strict=True):
         y = (1 - beta) * z + beta * x
-        gamma = ETA * min(1.0, t / warmup) if warmup else ETA
+        eta = rate(t - 1) if falls else ETA
+        gamma = eta * min(1.0, t / warmup) if warmup else eta
         scaled = g / (np.sqrt(hat(SQUARES, 0.999, t)) + 1e-8) if adaptive else g
         z = z - gamma * (scaled + decay * y)
         largest = max(largest, gamma)
         total += largest**2
         x = (1 - largest**2 / total) * x + largest**2 / total * z
     name, settings = ("ScheduleFreeAdamW", {}) if adaptive else ("ScheduleFreeSGD", {"momentum": beta})
-    same(ours(name, weight_decay=decay, warmup_steps=warmup, **settings), x)
+    lr = rate if falls else ETA
+    same(ours(name, lr=lr, weight_decay=decay, warmup_steps=warmup, **settings), x)
 
 
 def test_asgd() -> None:

@@ -220,6 +220,16 @@ def test_the_effect_of_epsilon_is_measured_on_the_live_state() -> None:
     assert all(torch.equal(before[k], v) for k, v in weights.items())
 
 
+def test_elements_without_gradients_are_not_counted() -> None:
+    w = nn.Parameter(torch.zeros(3))
+    optimizer = optim.Adam([w])
+    for gradient, elements in ((torch.zeros(3), None), (torch.tensor([0.0, 0.0, 1.0]), 1)):
+        w.grad = gradient
+        optimizer.step()
+        measured = gradwise.equivalent(optimizer).groups[0].measured
+        assert (measured.elements if measured else None) == elements
+
+
 def test_each_group_has_its_verdict() -> None:
     a, b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b], "weight_decay": 0.1}], lr=0.1)
@@ -227,6 +237,13 @@ def test_each_group_has_its_verdict() -> None:
     assert [g.as_lr.answer for g in said.groups] == [E, N]
     assert json.loads(json.dumps(said.to_json()))["groups"][1]["as_lr"]["because"] == ["coupled weight decay"]
     assert str(said).splitlines()[1:3] == ["  group 0 (sgd)", "    the same as lr × 0.1?  exact"]
+
+
+def test_many_groups_that_share_their_settings_are_judged_once() -> None:
+    groups = [{"params": [nn.Parameter(torch.zeros(2))], "lr": 0.1 * (i + 1)} for i in range(50)]
+    said = gradwise.equivalent(torch.optim.Adam(groups))
+    assert [g.group for g in said.groups] == list(range(50))
+    assert len({(g.as_lr, g.as_before, g.above) for g in said.groups}) == 1
 
 
 def test_decoupled_decay_goes_with_the_rate() -> None:

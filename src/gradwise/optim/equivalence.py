@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ _SAID = {
     "eps": "ε", "initial_accumulator_value": "the accumulator's initial value", "lambd": "the decay λ of the weights",
     "l1": "l1", "clip_value": "gradient clipping by value", "clip_norm": "gradient clipping by norm",
 }  # fmt: skip
+# Settings that verdicts don't depend on: a constant rate is replaced.
+_NOT_ASKED = {"params", "lr", "initial_lr"}
 # Added to sums of squared gradients: without weight where gradients are large.
 _SMALL = {"eps", "initial_accumulator_value"}
 
@@ -170,31 +172,37 @@ def equivalent(
     """
     if not 0 < loss_scale < float("inf") or loss_scale == 1:
         raise ValueError(f"loss_scale is a positive number other than 1, got {loss_scale}")
-    groups = []
+    groups: list[GroupEquivalence] = []
+    known: dict[str, GroupEquivalence] = {}  # by settings, which many groups share
     for i, group in enumerate(optimizer.param_groups):
         twin = _twin(optimizer, i)
         twin.clip_norm = clip_norm or twin.clip_norm
         if clip_value is not None:
             twin.param_groups[0]["clip_value"] = clip_value
-        groups.append(_judge(i, _Probe(twin, loss_scale), list(_seen_sizes(twin, group, optimizer.state))))
+        probe = _Probe(twin, loss_scale)
+        if probe.key not in known:
+            known[probe.key] = _judge(probe)
+        sizes = torch.cat([torch.zeros(0, dtype=torch.float64), *_seen_sizes(twin, group, optimizer.state)])
+        groups.append(replace(known[probe.key], group=i))
+        if len(sizes) and groups[-1].above is not None:
+            groups[-1] = replace(groups[-1], measured=_measured(probe.effect(sizes)))
     return Equivalence(type(optimizer).__name__, loss_scale, tuple(groups))
 
 
-def _judge(i: int, probe: _Probe, sizes: Sequence[Tensor]) -> GroupEquivalence:
+def _judge(probe: _Probe) -> GroupEquivalence:
     as_lr, as_before = probe.verdict(lr=True), probe.verdict(lr=False)
-    above = measured = None
+    above = None
     if as_before.answer == "approximate":
         grid = torch.logspace(-24, 12, 37 if probe.twin.rule.layerwise else 361, dtype=torch.float64)
         noticed = (probe.effect(grid) >= NOTICED).nonzero()
         last = int(noticed.max()) if len(noticed) else -1
         above = float(grid[last + 1]) if last + 1 < len(grid) else math.inf
-        if sizes:
-            live = torch.cat(list(sizes))
-            effect = probe.effect(live)
-            measured = Effect(
-                float(effect.median()), float(effect.max()), float((effect > NOTICED).double().mean()), len(live)
-            )
-    return GroupEquivalence(i, probe.twin.rule.name, as_lr, as_before, above, measured)
+    return GroupEquivalence(0, probe.twin.rule.name, as_lr, as_before, above)
+
+
+def _measured(effect: Tensor) -> Effect:
+    noticed = float((effect > NOTICED).double().mean())
+    return Effect(float(effect.median()), float(effect.max()), noticed, len(effect))
 
 
 @dataclass(frozen=True)
@@ -204,12 +212,20 @@ class _Probe:
     twin: Optimizer
     factor: float
 
+    @property
+    def key(self) -> str:
+        """What verdicts depend on."""
+        group = self.twin.param_groups[0]
+        return repr((sorted((k, repr(v)) for k, v in group.items() if k not in _NOT_ASKED), self.twin._schedules))
+
     def verdict(self, lr: bool) -> Verdict:
         """Is loss × c the same as lr × c (`lr`), or as nothing?"""
         terms = [name for name in _OFF if self._setting(name) not in (None, 0)]
         if self._breaks((), lr):
             return Verdict("no", (self._structure(),), "no")
         because = [name for name in terms if self._breaks((name,), lr)]
+        if not because and self._breaks(terms, lr):
+            because = terms
         answer = "exact" if not because else "approximate" if set(because) <= _SMALL else "no"
         midway = "no" if answer == "no" or self._breaks((), lr, since=STEPS // 2) else answer
         return Verdict(answer, tuple(self._said(name) for name in because), midway)
