@@ -71,6 +71,15 @@ def test_the_formula_of_the_documents() -> None:
     torch.testing.assert_close(optimizer.effective_lr(w), 0.01 / (second.sqrt() + 1e-3))
 
 
+def test_rates_and_betas_that_are_tensors() -> None:
+    w = nn.Parameter(torch.ones(2))
+    optimizer = optim.Adam([w], lr=torch.tensor(0.25), betas=(torch.tensor(0.5), torch.tensor(0.75)))
+    w.grad = torch.tensor([2.0, 0.5])
+    optimizer.step()
+    torch.testing.assert_close(optimizer.effective_lr(w), torch.tensor([0.125, 0.5]))
+    assert optimizer.windows(w) == (2.0, 4.0)
+
+
 def test_adadeltas_rate_is_its_ratio_of_roots() -> None:
     optimizer, w, _, _ = stepped("Adadelta")
     v, u = (optimizer.state[w][k] for k in ("square_avg", "acc_delta"))

@@ -111,7 +111,7 @@ class Inspection(torch.optim.Optimizer):
         Windows(first=None, second=4.0)
         """
         view, settings = self._view(), self.settings(self._group_of(param))
-        decays = [settings.get(view.windows.get(k, ""), 0.0) for k in Windows._fields]
+        decays = [float(settings.get(view.windows.get(k, ""), 0.0)) for k in Windows._fields]
         return Windows(*((1 / (1 - d) if d < 1 else float("inf")) if d else None for d in decays))
 
     def _view(self) -> View:
@@ -148,7 +148,8 @@ def meanings(
 ) -> tuple[dict[str, Any], torch.Size | None]:
     """`first`, `second` and `rate` of a state, and the shape of what is complex in it, seen as pairs of reals."""
     present = {s.name for s in rule.present(settings)}
-    known: dict[str, Any] = {**settings, "t": int(state.get("step", 0))}
+    known: dict[str, Any] = {k: float(v) if isinstance(v, Tensor) else v for k, v in settings.items()}
+    known["t"] = int(state.get("step", 0))
     pairs = None
     for argument, s in zip(rule.arguments[2:], rule.states, strict=True):
         value = state.get(s.name) if s.name in present else None
