@@ -27,20 +27,20 @@ class Totals:
     """What one pass found of each tensor of a batch.
 
     Attributes:
-        parameters: the tensors.
-        found: sums over the elements of each, a row for each tensor; on a GPU until asked for.
+        places: the row of each tensor.
+        found: sums over the elements of each, a row for each tensor; made of the pass' own when asked for.
         clipped: what the gradients had been scaled by for the pass, beside being unscaled.
     """
 
-    parameters: Sequence[Tensor]
+    places: Mapping[Tensor, int]
     found: np.ndarray[Any, np.dtype[np.float64]] | Callable[[], np.ndarray[Any, np.dtype[np.float64]]]
     clipped: float = 1.0
 
-    def row(self, i: int) -> tuple[float, float, float, float, float]:
-        """The i-th tensor's Σg², Σθ², ΣΔ², Σg·m of its gradient as it came, and how many of that aren't finite."""
+    def of(self, p: Tensor) -> tuple[float, float, float, float, float]:
+        """A tensor's Σg², Σθ², ΣΔ², Σg·m of its gradient as it came, and how many of that aren't finite."""
         if callable(self.found):
             self.found = self.found()
-        g, w, d, a, bad = self.found[i].tolist()
+        g, w, d, a, bad = self.found[self.places[p]].tolist()
         return g / self.clipped**2, w, d, a / self.clipped, bad
 
 
@@ -98,6 +98,7 @@ class Batch:
         self.dicts = [held.state[p] for p in params] if kept else []
         self.states = [[d[name] for d in self.dicts] for name in names]
         self._scalar = list(held.counters.items())
+        self.places = {p: i for i, p in enumerate(params)}
         self._rows: list[dict[str, Any]] = []
         self._stamps: list[tuple[int, int]] = []
 
@@ -175,7 +176,7 @@ class Eager(Batch):
             if want:
                 sums.append(new)
         self.count(rows, made if len(rows) > 1 else made[:1])
-        return Totals(self.params, np.array(sums).reshape(-1, cpu.SUMS + 1)) if want else None
+        return Totals(self.places, np.array(sums).reshape(-1, cpu.SUMS + 1)) if want else None
 
     def _stepped(
         self,
@@ -362,8 +363,13 @@ class Compiled(Addressed):
         self.count(rows, new)
         if not want:
             return None
+        # Until the next step the sums stay where they are; gradients don't.
+        finite = bool(np.isfinite(self.job.sums[:, 0]).all())
+        return Totals(self.places, self._found if finite else self._found())
+
+    def _found(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         sums = self.job.totals()
-        return Totals(self.params, np.column_stack([sums, _counted(sums[:, 0], self.take(self._all))[:, 1]]))
+        return np.column_stack([sums, _counted(sums[:, 0], self.take(self._all))[:, 1]])
 
 
 def _counted(squares: Any, grads: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:

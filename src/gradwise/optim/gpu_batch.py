@@ -90,7 +90,7 @@ class Fused(Addressed):
                 self.job.put([(*around, *c) for c in coefficients])
             self.job.step(self.kernel, control, seed, flags)
             self._count(rows, control[2] != 0 if decided else None)
-        return Totals(self.params, lambda: self.job.totals().cpu().numpy()) if want else None
+        return Totals(self.places, lambda: self.job.totals().cpu().numpy()) if want else None
 
     def _count(self, rows: list[dict[str, Any]], go: Tensor | None) -> None:
         if not self.there:

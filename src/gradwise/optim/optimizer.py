@@ -120,7 +120,7 @@ class Optimizer(Inspection):
         self._formulas: dict[tuple[tuple[str, bool], ...], Formula] = {}
         self._counters: list[dict[Any, dict[str, Counters]]] = []
         self._plans: list[dict[Any, list[Batch]]] = []
-        self._seen: dict[Tensor, tuple[Totals, int]] = {}
+        self._told: list[Totals] = []
         self._captured: list[Any] = []
         self._scaled = False
         fills = (s.fill for s in self.rule.states if isinstance(s.fill, str))
@@ -196,6 +196,7 @@ class Optimizer(Inspection):
         self._schedule()
         settled, work = self._work()
         batches = [b for each in work for b in each]
+        self._told = []
         if batches and all(isinstance(b, Fused) for b in batches):
             self._step_there(settled, work, scale, found)
         elif not self._step_here(settled, work, scale, found):
@@ -245,7 +246,7 @@ class Optimizer(Inspection):
                     totals = batch.step(known.settings, around, self.telemetry)
                     if totals is not None:
                         totals.clipped = factor / unscale
-                        self._keep(totals)
+                        self._told.append(totals)
         return True
 
     def _step_there(
@@ -254,8 +255,7 @@ class Optimizer(Inspection):
         """The step, with all that decides about it left on the device: the host never waits."""
         made = [(batch, *known.there) for batches, known in zip(work, settled, strict=True) for batch in batches]
         totals, stopped = step_there(made, scale, found, self.clip_norm, self.finite_only, self.telemetry)
-        for each in totals:
-            self._keep(each)
+        self._told += totals
         if stopped is not None:
             self._stopped = stopped if self._stopped is None else self._stopped + stopped
 
@@ -300,17 +300,13 @@ class Optimizer(Inspection):
         self._settled[i] = None if any(isinstance(v, Tensor) for v in (*values, *group.get("betas", ()))) else made
         return made
 
-    def _keep(self, totals: Totals) -> None:
-        for i, p in enumerate(totals.parameters):
-            self._seen[p] = totals, i
-
     def telemetry_of(self, param: Tensor) -> Telemetry | None:
-        """What the latest step that moved `param` found of it; None without `telemetry=True`."""
-        if param not in self._seen:
-            return None
-        totals, i = self._seen[param]
-        gradient, parameter, update, along, bad = totals.row(i)
-        return Telemetry(gradient, parameter, update, along, int(bad))
+        """What the latest step found of `param`; None without `telemetry=True`, or if that step didn't move it."""
+        for totals in self._told:
+            if param in totals.places:
+                gradient, parameter, update, along, bad = totals.of(param)
+                return Telemetry(gradient, parameter, update, along, int(bad))
+        return None
 
     # which tensors go together
 
