@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradwise import figures, optim, regularization, schedules
     from gradwise.interventions import Intervention
+    from gradwise.optim.choosing import recommend
+    from gradwise.optim.equivalence import equivalent
     from gradwise.regularization import average, decay_groups, early_stopping, penalty, sparsity
     from gradwise.session import Watch, watch
 
@@ -29,6 +31,8 @@ _PUBLIC = {
     "average": "gradwise.regularization",
     "early_stopping": "gradwise.regularization",
     "Intervention": "gradwise.interventions",
+    "equivalent": "gradwise.optim.equivalence",
+    "recommend": "gradwise.optim.choosing",
 }
 
 __all__ = [
@@ -38,9 +42,11 @@ __all__ = [
     "average",
     "decay_groups",
     "early_stopping",
+    "equivalent",
     "figures",
     "optim",
     "penalty",
+    "recommend",
     "regularization",
     "schedules",
     "sparsity",

@@ -368,8 +368,10 @@ class Compiled(Addressed):
 
 def _counted(squares: Any, grads: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Σg² and the number of non-finite elements of each gradient; these are only looked for where the sum isn't."""
-    bad = [0 if ok else int((~_real(g).isfinite()).sum()) for ok, g in zip(np.isfinite(squares), grads, strict=True)]
-    return np.column_stack([squares, bad])
+    counts = np.zeros(len(squares))
+    for i in np.flatnonzero(~np.isfinite(squares)):
+        counts[i] = int((~_real(grads[i]).isfinite()).sum())
+    return np.column_stack([squares, counts])
 
 
 def _real(tensor: Tensor) -> Tensor:

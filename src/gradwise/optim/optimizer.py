@@ -16,6 +16,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from gradwise.optim.batch import AVERAGE, MASTER, Batch, Compiled, Counters, Eager, Held, Totals
 from gradwise.optim.gpu_batch import Fused, step_there
+from gradwise.optim.inspection import Inspection
 from gradwise.optim.kernels import cpu, gpu
 from gradwise.optim.kernels.formula import Formula, take_apart
 from gradwise.optim.rules.rule import Rule
@@ -62,7 +63,7 @@ class Telemetry(NamedTuple):
     nonfinite: int
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Inspection):
     """Steps parameters by a rule.
 
     Args:
