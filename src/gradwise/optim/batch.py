@@ -376,7 +376,7 @@ def _counted(squares: Any, grads: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[
     """Σg² and the number of non-finite elements of each gradient; these are only looked for where the sum isn't."""
     counts = np.zeros(len(squares))
     for i in np.flatnonzero(~np.isfinite(squares)):
-        counts[i] = int((~_real(grads[i]).isfinite()).sum())
+        counts[i] = int((~_real(grads[int(i)]).isfinite()).sum())
     return np.column_stack([squares, counts])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
 from operator import is_
+from threading import Lock
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
@@ -26,6 +27,8 @@ Schedulable = float | Tensor | Callable[[int], float]
 BACKENDS = ("auto", "cpu", "gpu", "reference")
 # Plans kept for different sets of parameters that have gradients (a GAN's halves, frozen layers).
 _REMEMBERED = 16
+# Kernels are made by one thread at a time: Python's own parser is not safe in several (before 3.12).
+_MAKING = Lock()
 
 
 class Options(TypedDict, total=False):
@@ -348,7 +351,8 @@ class Optimizer(Inspection):
         for (way, device, own, *_, fresh), places in kinds.items():
             counters = self._counted(i, group, device)
             held = Held(self.rule, self._formula, self.state, counters, self.stochastic_rounding, self._captured)
-            made.append(way(held, [group["params"][k] for k in places], places, own, fresh))
+            with _MAKING:
+                made.append(way(held, [group["params"][k] for k in places], places, own, fresh))
         return made
 
     def _check_sparse(self, settings: Mapping[str, Any]) -> None:
