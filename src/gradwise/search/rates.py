@@ -9,14 +9,14 @@ where the ones before forecast the best rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from gradwise.diagnosis.forecast import Forecast, forecast, is_lost
 from gradwise.diagnosis.ramp import Phases, joined, read_ramp
+from gradwise.diagnosis.suggestion import Suggestion
 from gradwise.recording.recording import Floats
 from gradwise.schedules import Schedule, constant, exponential, multi_step
 
@@ -58,35 +58,6 @@ class Track(Protocol):
 
 class HaltedError(Exception):
     """No further run, and why, in words that follow "the range test ended early: "."""
-
-
-@dataclass(frozen=True, slots=True)
-class Suggestion:
-    """What a range test found.
-
-    Attributes:
-        rate: the learning rate to use, None where nothing could be found.
-        low, high: rates between these will do as well.
-        horizon: the number of steps it is for.
-        confirmed: whether runs at constant rates stand behind it, not the ramp alone.
-        phases: what the ramp shows.
-        rates, losses: the ramp.
-        runs: the losses of each run at a constant rate.
-        steps: all steps made.
-        why: how it was found, in sentences.
-    """
-
-    rate: float | None
-    low: float
-    high: float
-    horizon: int
-    confirmed: bool
-    phases: Phases
-    rates: Floats
-    losses: Floats
-    runs: dict[float, Floats] = field(default_factory=dict)
-    steps: int = 0
-    why: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -300,6 +271,8 @@ class _Test:
                 f"{len(self.runs)} runs of {longest:,} steps at constant rates with the same batches, of which {held} "
                 f"held, forecast the lowest loss after {self.horizon:,} steps at η = {found.rate:.2g}."
             )
+            if self.budget.horizon is None and self.length is None:
+                said.append("The script goes on for longer, and the best rate falls as runs grow longer: a horizon can be given.")
         elif self.runs:
             said.append("Fewer than two of the runs at constant rates held, which is too few to compare.")
         return said

@@ -101,9 +101,9 @@ class Applier:
             gradients = [p.grad for p in manual.leaves if p.grad is not None]
             if self.intervention.clip_norm is not None:
                 self._clip(manual.leaves)
-            if self.intervention.lr is not None:
-                return  # what rate a script has that steps by hand is not known
             factor = self.intervention.lr_factor(manual.steps)
+            if self.intervention.lr is not None:  # what its own rate is, isn't known: it is a factor here
+                factor *= self.intervention.lr(manual.steps)
             if gradients and factor != 1.0:
                 with self.torch.no_grad():
                     self.torch._foreach_mul_(gradients, factor)
