@@ -43,7 +43,7 @@ _SCALES = 10.0 ** np.arange(-3.5, 0.51, 0.25)
 _GRID = 1 / 16
 # Below this momentum the swing is over within the beginning that is left out.
 _SWINGS = 0.5
-# Rates that lose less than so much of what there is to gain are as good as the best.
+# Rates that lose less than so much of what there is to gain after the beginning are as good as the best.
 _AS_GOOD = 0.02
 # A run is lost when it ends higher than it began, by so many standard errors of its own scatter.
 _SURE = 3.0
@@ -55,9 +55,10 @@ class Forecast:
     """Which rate will be best.
 
     Attributes:
-        rate: the best, within the rates that were tried or a little below.
-        low, high: rates from `low` to `high` will do as well: they lose less than 2 % of the forecast fall, or less than
-            the runs' noise can tell.
+        rate: the middle (in decades) of `low` and `high`: among equals, the one that bears the largest error on either
+            side.
+        low, high: rates from `low` to `high` will do as well: they lose less than 2 % of the fall forecast from there
+            on where the runs' beginning ends, or less than their noise can tell.
         horizon: the steps it is for.
         lost: the rates at which the loss rose or ceased to be finite.
     """
@@ -111,14 +112,16 @@ def forecast(curves: Mapping[float, Floats], horizon: int, momentum: float = 0.0
     places = np.arange(top, np.log10(rates[0]) - max(above, 4 * _GRID) - 1e-9, -_GRID)[::-1]
     losses = fit.at(10**places, horizon)
     best = int(np.argmin(losses))
-    enough = float(losses[best]) + max(_AS_GOOD * (fit.start - float(losses[best])), fit.error)
+    begun = float(fit.at(10 ** places[best : best + 1], int(_BEGINNING * length))[0])
+    enough = float(losses[best]) + max(_AS_GOOD * (begun - float(losses[best])), fit.error)
     good = losses <= enough
     low, high = best, best
     while low > 0 and good[low - 1]:
         low -= 1
     while high < len(good) - 1 and good[high + 1]:
         high += 1
-    return Forecast(*(float(10 ** places[i]) for i in (best, low, high)), horizon, lost)
+    ends = float(10 ** places[low]), float(10 ** places[high])
+    return Forecast(float(np.sqrt(ends[0] * ends[1])), *ends, horizon, lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +139,6 @@ class _Fit:
         """L − L∞ after so many steps."""
         left = _left(rates, _effective(np.array([steps]), self.momentum)[0], self.scale, self.power)
         return self.falling * left + self.noise * rates * (1 - left)
-
-    @property
-    def start(self) -> float:
-        return self.falling
 
 
 def _effective(t: Floats, momentum: float) -> Floats:

@@ -48,7 +48,7 @@ class Phases:
         falls: the rate at which the loss begins to fall: the end of the slow phase.
         steepest: the rate at which it falls fastest per decade.
         lowest: the rate at which it is lowest.
-        jumps: the rate from which on half of the fall is lost again, or the loss is not finite.
+        jumps: the rate from which on half of the fall is lost for good, or the loss is not finite.
         missing: which of "slow", "steep" and "jump" the ramp does not show.
         smooth: the averaged loss at each rate.
         start: the loss before the rate had an effect.
@@ -97,7 +97,11 @@ def read_ramp(rates: Floats, losses: Floats, baseline: Floats | None = None, per
     # What the loss was before anything moved: the first half decade, or the first point if it falls at once.
     first = max(1, int(np.searchsorted(place[:broken], place[0] + 0.5)))
     start = float(np.mean(_cut(y[:first])))
-    low = int(np.argmin(smooth))
+    # Past the point where it has risen above the start by as much as it ever fell below, a low value is luck.
+    over = smooth > 2 * start - smooth.min()
+    over[:first] = False
+    stop = int(np.argmax(over)) if over.any() else broken
+    low = int(np.argmin(smooth[:stop]))
     fall = start - float(smooth[low])
     noise = float(np.hypot(error[low], error[min(first, broken - 1)]))
     full = np.full(m, np.nan)
@@ -106,11 +110,11 @@ def read_ramp(rates: Floats, losses: Floats, baseline: Floats | None = None, per
         jumps = _first(smooth > start + _SURE * np.maximum(error, noise), broken, m)
         rate = math.nan if jumps is None else float(rates[jumps])
         missing = ("slow", "steep") if jumps is not None else ("steep", "jump")
-        return Phases(math.nan, math.nan, math.nan, rate, missing, full, start)
-    begun = int(np.flatnonzero(smooth[: low + 1] >= start - _BEGUN * fall)[-1]) if smooth[0] > smooth[low] else 0
-    undone = smooth > np.minimum(smooth[low] + _UNDONE * fall, np.inf)
-    undone[: low + 1] = False
-    jumps = _first(undone, broken, m)
+        return Phases(*(math.nan,) * 3, rate, missing, full, start)
+    begun = int(np.max(np.flatnonzero(smooth[: low + 1] >= start - _BEGUN * fall), initial=0))
+    # For good: high momentum swings back and forth over the bottom long before it diverges.
+    kept = int(np.flatnonzero(smooth[:stop] <= smooth[low] + _UNDONE * fall)[-1])
+    jumps = kept + 1 if kept + 1 < m else None
     slopes = np.gradient(smooth[begun : low + 1], place[begun : low + 1]) if low > begun + 1 else np.zeros(1)
     missing = ["slow"] if begun < first // 2 else []
     return Phases(

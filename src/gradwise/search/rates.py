@@ -23,16 +23,16 @@ from gradwise.schedules import Schedule, constant, exponential, multi_step
 LOW, HIGH = 1e-7, 1e2
 """The rates of the first ramp: from below any in use to above all but those of tiny losses."""
 
-# Decades by which a ramp is widened at a time, and how often.
-_WIDER, _TIMES = 5.0, 2
+# Decades by which a ramp is widened at a time, and how often at most; half of the budget is kept for what follows.
+_WIDER, _TIMES = 3.0, 3
 # Of the budget, what the ramp may have; each run at a constant rate has a sixth of the rest, but at least so many steps.
 _RAMP, _RUNS, _SHORT = 1 / 3, 6, 20
 # A momentum's time constants that a run must have, before which its answer isn't there.
 _CONSTANTS = 2.0
 # Spacing of the first three rates, in decades, and the least distance of a further one.
 _WIDE, _CLOSE = 0.75, 0.18
-# Fewest steps a piece of a ramp is worth making for.
-_PIECE = 60
+# With fewer runs than this to make, none is spent below the middle unless the forecast asks for it.
+_FEW = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class _Test:
         wider = int(_WIDER * density)
         for _ in range(_TIMES):
             missing = joined(self.pieces).missing
-            if self.left < wider + 3 * _SHORT or not missing:
+            if self.left - wider < self.budget.steps / 2 or not missing:
                 break
             if "jump" in missing:
                 self.why.append(f"Up to η = {high:.3g} the loss did not jump, so the ramp was widened upwards.")
@@ -210,7 +210,9 @@ class _Test:
         lag = _CONSTANTS / (1 - self.momentum) if 0 < self.momentum < 1 else 0.0
         length = int(min(max(self.left / _RUNS, lag, _SHORT), self.left / 3))
         self.each = length if self.length is None else min(length, self.length)
-        for away in (0.0, _WIDE, -_WIDE):
+        # Upwards first: that a rate is too high shows, that it is too low has to be compared.
+        few = self.left < _FEW * self.each
+        for away in (0.0, 2 * _WIDE) if few else (0.0, _WIDE, -_WIDE):
             self._hold(middle * 10**away)
         while self.left >= self.each and len(self.runs) < 2 * _RUNS:
             following = self._following()
