@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 STEPS = 700
 """The horizon: quadratic_deep's 100 epochs of 7 batches, and as many steps everywhere else."""
@@ -58,7 +58,7 @@ class Task:
             return torch.ones(shape)
         if len(shape) == 1:
             return torch.zeros(shape)
-        return torch.randn(shape, generator=generator) * (self.gain / shape[0] ** 0.5)
+        return torch.randn(shape, generator=generator).mul_(self.gain / shape[0] ** 0.5)
 
     def order(self, seed: int, steps: int) -> Tensor:
         """The rows of each step's batch, (steps, batch); the last partial batch of an epoch is dropped."""
@@ -79,7 +79,7 @@ class Task:
 def train(
     task: Task, rule: str, seeds: Sequence[int], rates: Tensor, record: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train one copy per seed with rates (copies, steps); its losses, (copies, steps), and its held-out loss at the end."""
+    """Train one copy per seed with rates (copies, steps); losses (copies, steps), held-out losses at the end."""
     steps = rates.shape[1]
     x, y, _, _ = task.data()
     unique = sorted(set(seeds))
@@ -131,7 +131,7 @@ def _split(x: np.ndarray, y: np.ndarray, regression: bool = False) -> tuple[Tens
 
 @cache
 def _digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     return _split(*load_digits(return_X_y=True))
 
@@ -165,12 +165,13 @@ def _wine() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _diabetes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from sklearn.datasets import load_diabetes
 
-    return _split(*load_diabetes(return_X_y=True), regression=True)
+    x, y = load_diabetes(return_X_y=True)
+    return _split(x, y, regression=True)
 
 
 @cache
 def _gaussian() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """quadratic_deep's rows x, with their own share ½ xᵀHx of the loss as target; DeepOBS evaluates on whole batches."""
+    """quadratic_deep's rows x, with their own share ½ xᵀHx of the loss as target; held out are whole batches."""
     rows = [np.random.RandomState(s).normal(0.0, 0.6, (1000, 100)).astype(np.float32) for s in (42, 43)]
     x, held = torch.from_numpy(rows[0]), torch.from_numpy(rows[1][: 1000 // 128 * 128])
     return x, _energy(x), held, _energy(held)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradwise import figures, optim, regularization, schedules
+    from gradwise.finder import range_test
     from gradwise.interventions import Intervention
     from gradwise.regularization import average, decay_groups, early_stopping, penalty, sparsity
     from gradwise.session import Watch, watch
@@ -28,6 +29,7 @@ _PUBLIC = {
     "sparsity": "gradwise.regularization",
     "average": "gradwise.regularization",
     "early_stopping": "gradwise.regularization",
+    "range_test": "gradwise.finder",
     "Intervention": "gradwise.interventions",
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "figures",
     "optim",
     "penalty",
+    "range_test",
     "regularization",
     "schedules",
     "sparsity",

@@ -81,8 +81,8 @@ class Intervention:
         if rule is not None and rule not in RULES:
             raise ValueError(f"intervention 'rule' must be one of {', '.join(RULES)}, got {rule!r}")
         schedules = {key: Schedule.from_json(data[key]) for key in ("schedule", "lr") if data.get(key) is not None}
-        rest = {key: data.get(key) for key in _KEYS if key not in ("schedule", "lr")}
-        return Intervention(**rest, **schedules)
+        rest: dict[str, Any] = {key: data.get(key) for key in _KEYS if key not in ("schedule", "lr")}
+        return Intervention(**{**rest, **schedules})
 
     def describe(self) -> str:
         """A few words for a table: "lr ×0.03, clip norm 1"."""

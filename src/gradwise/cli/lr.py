@@ -81,7 +81,9 @@ def lr(
     ] = "1",
     metric: Annotated[
         str | None,
-        typer.Option(metavar="REGEX", help="Go by the matches in the script's output, not by its loss (lower is better)."),
+        typer.Option(
+            metavar="REGEX", help="Go by the matches in the script's output, not by its loss (lower is better)."
+        ),
     ] = None,
     maximize: Annotated[bool, typer.Option("--maximize", help="A higher --metric is better.")] = False,
     max_time: Annotated[
@@ -94,12 +96,14 @@ def lr(
     allow_side_effects: Annotated[
         bool, typer.Option("--allow-side-effects", help="Run trials even where they can't be kept from leaving traces.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no figure and no progress, only the rates.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print no figure and no progress, only the rates.")
+    ] = False,
 ) -> None:
     """Find the learning rate for SCRIPT.
 
     The script runs in trials only, as it is, in copies of its folder: first with a rate that rises from far too low to
-    far too high, then at a few constant rates with the same batches. Its own schedulers and warm-up don't count in them.
+    far too high, then at a few constant rates with the same batches. Its schedulers and warm-up don't count there.
     """
     target = target_of(script, args, module)
     writable(html, "--html")
@@ -212,9 +216,7 @@ class _Search:
                         waiting += [i for i in known if i not in done and i not in waiting]
 
 
-def _report(
-    answers: list[Answer], command: tuple[str, ...], html: Path | None, json: Path | None, quiet: bool
-) -> None:
+def _report(answers: list[Answer], command: tuple[str, ...], html: Path | None, json: Path | None, quiet: bool) -> None:
     from gradwise.report.rates import render_rates, write_rates_html, write_rates_json
 
     try:

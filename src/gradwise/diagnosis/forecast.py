@@ -59,6 +59,7 @@ class Forecast:
             side.
         low, high: rates from `low` to `high` will do as well: they lose less than 2 % of the fall forecast from there
             on where the runs' beginning ends, or less than their noise can tell.
+        best: where the forecast loss is lowest: what to try next.
         horizon: the steps it is for.
         lost: the rates at which the loss rose or ceased to be finite.
     """
@@ -66,6 +67,7 @@ class Forecast:
     rate: float
     low: float
     high: float
+    best: float
     horizon: int
     lost: tuple[float, ...] = ()
 
@@ -80,7 +82,9 @@ def is_lost(losses: Floats) -> bool:
     return bool(np.mean(tail) > np.mean(losses[:1]) + _SURE * error + _SURE * scatter * (len(losses) < _LEAST))
 
 
-def forecast(curves: Mapping[float, Floats], horizon: int, momentum: float = 0.0, above: float = 0.0) -> Forecast | None:
+def forecast(
+    curves: Mapping[float, Floats], horizon: int, momentum: float = 0.0, above: float = 0.0
+) -> Forecast | None:
     """The best rate for a run of `horizon` steps.
 
     Args:
@@ -121,7 +125,7 @@ def forecast(curves: Mapping[float, Floats], horizon: int, momentum: float = 0.0
     while high < len(good) - 1 and good[high + 1]:
         high += 1
     ends = float(10 ** places[low]), float(10 ** places[high])
-    return Forecast(float(np.sqrt(ends[0] * ends[1])), *ends, horizon, lost)
+    return Forecast(float(np.sqrt(ends[0] * ends[1])), *ends, float(10 ** places[best]), horizon, lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +175,19 @@ def _fit(rates: Floats, losses: Floats, momentum: float) -> _Fit:
 
     wanted = seen(losses)
     best: tuple[float, float, float, Floats] = (np.inf, 1.0, 1.0, np.zeros(2))
+    end = np.zeros((runs, 1))
     for scale in rates[-1] * steps * _SCALES:
         for power in _POWERS:
             left = _left(rates[:, None], paths, scale, power)
             columns = np.stack([seen(left), seen(rates[:, None] * (1 - left))])
             found = _positive(columns @ columns.T, columns @ wanted)
-            rest = float(np.sum((wanted - found @ columns) ** 2))
+            misses = wanted - found @ columns
+            rest = float(misses @ misses)
             if rest < best[0]:
                 best = rest, float(scale), power, found
-    freedom = max(1, losses.size - len(t) - len(swings) - 4)
-    error = np.sqrt(best[0] / freedom / max(1, len(t) // 4))
+                end = misses.reshape(runs, len(t))[:, -max(1, len(t) // 4) :]
+    # What the fit misses at the runs' ends is what it can't know of them; early misses are of another phase.
+    error = np.sqrt(np.mean(end**2) * runs / (runs - 1) / end.shape[1])
     return _Fit(float(best[3][0]), float(best[3][1]), best[1], best[2], momentum, float(error))
 
 

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradwise.recording.recording import Floats
 
@@ -116,13 +117,13 @@ def read_ramp(rates: Floats, losses: Floats, baseline: Floats | None = None, per
     kept = int(np.flatnonzero(smooth[:stop] <= smooth[low] + _UNDONE * fall)[-1])
     jumps = kept + 1 if kept + 1 < m else None
     slopes = np.gradient(smooth[begun : low + 1], place[begun : low + 1]) if low > begun + 1 else np.zeros(1)
-    missing = ["slow"] if begun < first // 2 else []
+    slow: tuple[str, ...] = ("slow",) if begun < first // 2 else ()
     return Phases(
         float(rates[begun]),
         float(rates[begun + int(np.argmin(slopes))]),
         float(rates[low]),
         math.nan if jumps is None else float(rates[jumps]),
-        (*missing, *(["jump"] if jumps is None else [])),
+        (*slow, *(("jump",) if jumps is None else ())),
         full,
         start,
     )
@@ -182,7 +183,7 @@ def _cut(y: Floats) -> Floats:
     return np.sort(y)[1:-1] if len(y) > 4 else y
 
 
-def _first(where: Floats, broken: int, m: int) -> int | None:
+def _first(where: NDArray[np.bool_], broken: int, m: int) -> int | None:
     """The first place from which it holds, or from which the losses are not finite; None where neither is there."""
     if where.any():
         return int(np.argmax(where))

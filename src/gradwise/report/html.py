@@ -161,7 +161,8 @@ def _remedy(remedy: RemedyText, curves: str) -> str:
 def _table(pairs: Pairs) -> str:
     head = "".join(f"<th>{escaped(c)}</th>" for c in (pairs.title, *pairs.columns))
     rows = "".join(
-        f"<tr><th>{escaped(name)}</th>{''.join(f'<td>{escaped(c)}</td>' for c in cells)}</tr>" for name, cells in pairs.rows
+        f"<tr><th>{escaped(name)}</th>{''.join(f'<td>{escaped(c)}</td>' for c in cells)}</tr>"
+        for name, cells in pairs.rows
     )
     return f'<div class="scroll"><table class="pairs"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 

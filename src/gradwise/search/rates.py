@@ -2,8 +2,8 @@
 
 The ramp alone can't give it. High momentum answers a hundred steps late, adaptive rules warm in, and what is best over
 a ramp's few steps at each rate is too high for a run of thousands. So the ramp only tells where to look, and two thirds
-of the budget go into constant rates with the same batches in the same order (`gradwise.diagnosis.forecast`), each chosen
-where the ones before forecast the best rate.
+of the budget go into constant rates with the same batches in the same order (`gradwise.diagnosis.forecast`), each
+chosen where the ones before forecast the best rate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOW, HIGH = 1e-7, 1e2
 
 # Decades by which a ramp is widened at a time, and how often at most; half of the budget is kept for what follows.
 _WIDER, _TIMES = 3.0, 3
-# Of the budget, what the ramp may have; each run at a constant rate has a sixth of the rest, but at least so many steps.
+# Of the budget, what the ramp may have; each run at a constant rate has a sixth of the rest, and at least this many.
 _RAMP, _RUNS, _SHORT = 1 / 3, 6, 20
 # A momentum's time constants that a run must have, before which its answer isn't there.
 _CONSTANTS = 2.0
@@ -66,7 +66,8 @@ class Budget:
 
     Args:
         steps: optimizer steps of all runs together.
-        horizon: the length of the training the rate is for; None is the script's own, or that of the runs where it is longer.
+        horizon: the length of the training the rate is for; None is the script's own where it is known, else the
+            length of the runs.
         low, high: rates of the first ramp.
         linear: whether the rate rises linearly rather than exponentially.
         per: steps for which the rate is held constant within the ramp.
@@ -196,7 +197,9 @@ class _Test:
         still = self._run(self.budget.low * constant(), count, "the same batches, unchanged")
         if len(still.losses) >= count and np.isfinite(still.losses).all():
             self.pieces = [read_ramp(self.rates, self.losses, still.losses, self.budget.per)]
-            self.why.append("The batches' noise hid the fall, so the same batches were run without learning and compared.")
+            self.why.append(
+                "The batches' noise hid the fall, so the same batches were run without learning and compared."
+            )
 
     # constant rates
 
@@ -239,7 +242,7 @@ class _Test:
             return min(held or self.runs) / 10**_WIDE
         tried = np.log10(list(self.runs))
         for away in (0.0, 0.25, -0.25, 0.5, -0.5):
-            place = math.log10(found.rate) + away
+            place = math.log10(found.best) + away
             beyond = found.lost and place > math.log10(min(found.lost)) - _CLOSE
             if np.abs(tried - place).min() >= _CLOSE and not beyond:
                 return float(10**place)
@@ -265,7 +268,9 @@ class _Test:
     def _because(self, phases: Phases, found: Forecast | None) -> list[str]:
         said = []
         if phases.missing and self.pieces:
-            said.append(f"The ramp does not show the phase{'s' * (len(phases.missing) > 1)} {' and '.join(phases.missing)}.")
+            said.append(
+                f"The ramp does not show the phase{'s' * (len(phases.missing) > 1)} {' and '.join(phases.missing)}."
+            )
         if found is not None:
             held = len(self.runs) - len(found.lost)
             longest = max(map(len, self.runs.values()))
@@ -274,7 +279,7 @@ class _Test:
                 f"held, forecast the lowest loss after {self.horizon:,} steps at η = {found.rate:.2g}."
             )
             if self.budget.horizon is None and self.length is None:
-                said.append("The script goes on for longer, and the best rate falls as runs grow longer: a horizon can be given.")
+                said.append("Longer training wants a lower rate: a horizon can be given.")
         elif self.runs:
             said.append("Fewer than two of the runs at constant rates held, which is too few to compare.")
         return said

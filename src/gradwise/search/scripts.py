@@ -56,7 +56,9 @@ class ScriptTrack:
         Raises:
             HaltedError: where no trial of this script can work, or time is over.
         """
-        recording, output, complete = self._trial(Intervention(lr=lr, optimizer=self.optimizer, rule=self.rule), steps, what)
+        recording, output, complete = self._trial(
+            Intervention(lr=lr, optimizer=self.optimizer, rule=self.rule), steps, what
+        )
         losses = recording.get(LOSS, self.optimizer).values[:steps]
         if self.metric is not None:
             losses = self._printed(output, len(losses))
@@ -72,12 +74,14 @@ class ScriptTrack:
             HaltedError: it doesn't.
         """
         change = Intervention(lr=1e-12 * constant(), optimizer=self.optimizer)
-        recording, _, complete = self._trial(change, steps, "how long an epoch is")
+        recording, _, _ = self._trial(change, steps, "how long an epoch is")
         for source in recording.sources(VALIDATION):
             at = recording.get(VALIDATION, source).steps
             if len(at) and at[0] > 0:
                 return int(at[0])
-        raise HaltedError("the script evaluates nothing after an epoch, so its length is not known: give --per in steps")
+        raise HaltedError(
+            "the script evaluates nothing after an epoch, so its length is not known: give --per in steps"
+        )
 
     def _trial(self, change: Intervention, steps: int, what: str) -> tuple[Recording, str, bool]:
         left = _FOREVER if self.seconds is None else self.seconds - (time.monotonic() - self._began)

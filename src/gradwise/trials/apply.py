@@ -21,7 +21,9 @@ class Applier:
         self._saved: dict[int, list[tuple[dict[str, Any], Any]]] = {}
         self._changed: set[int] = set()
         self._shares: dict[int, list[float]] = {}
-        self._rules = None if intervention.rule is None else Replacement(torch, intervention.rule, watcher.registry.disown)
+        self._rules = (
+            None if intervention.rule is None else Replacement(torch, intervention.rule, watcher.registry.disown)
+        )
 
     def install(self) -> None:
         """Begin to apply. The watcher must be installed before, so that it sees the values in use."""
