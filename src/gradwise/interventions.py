@@ -80,6 +80,8 @@ class Intervention:
         rule = data.get("rule")
         if rule is not None and rule not in RULES:
             raise ValueError(f"intervention 'rule' must be one of {', '.join(RULES)}, got {rule!r}")
+        if isinstance(data.get("lr"), int | float):
+            raise ValueError(f"intervention 'lr' must be a schedule, as {{'constant': {{}}}}, got {data['lr']!r}")
         schedules = {key: Schedule.from_json(data[key]) for key in ("schedule", "lr") if data.get(key) is not None}
         rest: dict[str, Any] = {key: data.get(key) for key in _KEYS if key not in ("schedule", "lr")}
         return Intervention(**{**rest, **schedules})

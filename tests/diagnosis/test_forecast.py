@@ -15,7 +15,7 @@ def runs(rates: list[float], steps: int = 150, **options) -> dict[float, np.ndar
 
 
 RATES = [0.005, 0.015, 0.05, 0.1, 0.15]
-SURFACE = {"largest": 10.0, "smallest": 0.05, "noise": 2.0}
+SURFACE = {"largest": 10.0, "smallest": 0.05, "noise": 1.0}
 
 
 def best_after(steps: int, **options) -> float:
@@ -26,12 +26,12 @@ def best_after(steps: int, **options) -> float:
 
 
 def test_the_best_rate_of_a_longer_run_is_lower_and_is_found() -> None:
-    found = [forecast(runs(RATES, **SURFACE), steps) for steps in (150, 6000)]
+    found = [forecast(runs(RATES, **SURFACE), steps) for steps in (150, 2000)]
     assert found[0] is not None and found[1] is not None  # noqa: PT018
-    assert found[1].best < 0.6 * found[0].best
-    assert abs(np.log10(found[1].best / best_after(6000, **SURFACE))) < 0.6
+    assert found[1].best < 0.8 * found[0].best
+    assert abs(np.log10(found[1].best / best_after(2000, **SURFACE))) < 0.6
     assert found[1].low <= found[1].rate <= found[1].high
-    assert found[1].horizon == 6000
+    assert found[1].horizon == 2000
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, -1e3), (100.0, 0.0)])

@@ -45,9 +45,8 @@ _GRID = 1 / 16
 _SWINGS = 0.5
 # Rates that lose less than so much of what there is to gain after the beginning are as good as the best.
 _AS_GOOD = 0.02
-# A run is lost when it ends higher than it began, by so many standard errors of its own scatter.
-_SURE = 3.0
-_LEAST = 10
+# A run is lost when it ends higher than it began by so many times its scatter, that of the one loss it began with.
+_SURE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +76,8 @@ def is_lost(losses: Floats) -> bool:
     if not len(losses) or not np.isfinite(losses).all():
         return True
     tail = losses[-max(4, len(losses) // 5) :]
-    scatter = float(np.std(np.diff(losses)) / np.sqrt(2)) if len(losses) > 2 else 0.0
-    error = min(scatter, float(np.std(tail))) / np.sqrt(len(tail))
-    return bool(np.mean(tail) > np.mean(losses[:1]) + _SURE * error + _SURE * scatter * (len(losses) < _LEAST))
+    scatter = float(np.median(np.abs(np.diff(losses)))) if len(losses) > 2 else 0.0  # which an explosion hardly raises
+    return bool(np.median(tail) > losses[0] + _SURE * scatter * (1 + 1 / np.sqrt(len(tail))))
 
 
 def forecast(

@@ -256,14 +256,25 @@ class _Test:
         found: Forecast | None = forecast(self.runs, self.horizon, self.momentum) if len(self.runs) > 1 else None
         rate, low, high = (found.rate, found.low, found.high) if found else (None, math.nan, math.nan)
         if found is None and self.pieces:
-            middle = _middle(phases)
-            if middle is not None and not self.runs:
-                rate, low, high = middle, phases.falls, phases.lowest
+            rate, low, high = self._unconfirmed(phases)
         order = np.argsort(self.rates, kind="stable")
         return Suggestion(
             rate, low, high, self.horizon, found is not None, phases, self.rates[order], self.losses[order],
             dict(sorted(self.runs.items())), self.spent, (*self.why, *self._because(phases, found)),
         )  # fmt: skip
+
+    def _unconfirmed(self, phases: Phases) -> tuple[float | None, float, float]:
+        """Where no two runs can be compared: the one that held, else what the ramp alone says."""
+        held = [rate for rate, losses in self.runs.items() if not is_lost(losses)]
+        if held:
+            return held[0], held[0], held[0]
+        middle = _middle(phases)
+        if middle is None:
+            return None, math.nan, math.nan
+        if not self.runs:
+            return middle, phases.falls, phases.lowest
+        below = min(self.runs) / 10**_WIDE
+        return below, below, below
 
     def _because(self, phases: Phases, found: Forecast | None) -> list[str]:
         said = []
