@@ -29,6 +29,8 @@ _WIDER, _TIMES = 3.0, 3
 _RAMP, _RUNS, _SHORT = 1 / 3, 6, 20
 # A momentum's time constants that a run must have, before which its answer isn't there.
 _CONSTANTS = 2.0
+# A jump within this factor of a ramp's first rate: nothing came before it that noise could hide.
+_AT_ONCE = 30.0
 # Spacing of the first three rates, in decades, and the least distance of a further one.
 _WIDE, _CLOSE = 0.75, 0.18
 # With fewer runs than this to make, none is spent below the middle unless the forecast asks for it.
@@ -146,6 +148,9 @@ class _Test:
         budget = self.budget
         low, high, steps = budget.low, budget.high, budget.ramp
         self._rise(low, high, steps)
+        seen = joined(self.pieces)
+        if "steep" in seen.missing and len(self.pieces) == 1 and not seen.jumps < _AT_ONCE * low:
+            self._pair()
         density = steps / math.log10(high / low)
         wider = int(_WIDER * density)
         for _ in range(_TIMES):
@@ -160,8 +165,6 @@ class _Test:
                 self.why.append(f"From η = {low:.3g} on the loss moved at once, so the ramp was widened downwards.")
                 self._rise(low / 10**_WIDER, low, wider)
                 low /= 10**_WIDER
-        if "steep" in joined(self.pieces).missing and len(self.pieces) == 1:
-            self._pair()
 
     def _rise(self, low: float, high: float, steps: int) -> None:
         """One ramp; where the script ends before it, the script is started again for the rest."""
