@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from diagnosis.descent import descend
 
+from diagnosis.descent import descend
 from gradwise.diagnosis.forecast import forecast, is_lost
 from gradwise.recording.signals import LOSS
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from diagnosis.descent import descend
 
+from diagnosis.descent import descend
 from gradwise.diagnosis.ramp import joined, read_ramp
 from gradwise.recording.signals import LOSS
 

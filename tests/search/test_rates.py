@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from diagnosis.descent import descend
 
+from diagnosis.descent import descend
 from gradwise.recording.signals import LOSS
 from gradwise.schedules import Schedule
 from gradwise.search.rates import Budget, HaltedError, Run, range_test

@@ -30,7 +30,7 @@ _RAMP, _RUNS, _SHORT = 1 / 3, 6, 20
 # A momentum's time constants that a run must have, before which its answer isn't there.
 _CONSTANTS = 2.0
 # A jump within this factor of a ramp's first rate: nothing came before it that noise could hide.
-_AT_ONCE = 30.0
+_AT_ONCE = 1000.0
 # Spacing of the first three rates, in decades, and the least distance of a further one.
 _WIDE, _CLOSE = 0.75, 0.18
 # With fewer runs than this to make, none is spent below the middle unless the forecast asks for it.
