@@ -38,9 +38,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figures": EVIDENCE | {"curves", "diagnosis"},
     "report": EVIDENCE | {"curves", "diagnosis", "figures"},
     "session": EVIDENCE | {"diagnosis", "probes", "report", "search"},
+    "finder": EVIDENCE | {"diagnosis", "search"},  # the range test in the process that trains
     "cli": EVIDENCE | {"diagnosis", "trials", "search", "figures", "report", "session", "__init__"},
     "__main__": {"cli"},
-    "__init__": {"figures", "interventions", "optim", "regularization", "schedules", "session"},
+    "__init__": {"figures", "finder", "interventions", "optim", "regularization", "schedules", "session"},
 }
 # The rooms that live in the process that trains; all others must load without torch.
 WITH_TORCH = {"optim", "regularization", "probes", "trials", "session"}

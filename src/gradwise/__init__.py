@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradwise import figures, optim, regularization, schedules
+    from gradwise.finder import range_test
     from gradwise.interventions import Intervention
     from gradwise.optim.choosing import recommend
     from gradwise.optim.equivalence import equivalent
@@ -30,6 +31,7 @@ _PUBLIC = {
     "sparsity": "gradwise.regularization",
     "average": "gradwise.regularization",
     "early_stopping": "gradwise.regularization",
+    "range_test": "gradwise.finder",
     "Intervention": "gradwise.interventions",
     "equivalent": "gradwise.optim.equivalence",
     "recommend": "gradwise.optim.choosing",
@@ -46,6 +48,7 @@ __all__ = [
     "figures",
     "optim",
     "penalty",
+    "range_test",
     "recommend",
     "regularization",
     "schedules",

@@ -103,6 +103,15 @@ def fit(curves: Sequence[Series]) -> Scale:
     return Scale(bottom, high + room)
 
 
+def ramp_ceiling(losses: Floats) -> float:
+    """How high a ramp's loss is drawn: three falls above the lowest. Past that it is only lost."""
+    seen = losses[np.isfinite(losses)]
+    if not len(seen):
+        return 1.0
+    start = float(np.median(seen[: max(3, len(seen) // 16)]))
+    return float(seen.min() + 3 * max(start - float(seen.min()), 1e-12 * abs(start)))
+
+
 def _bounds(curves: Sequence[Floats]) -> tuple[float, float]:
     """Where the curves go for a hundredth of their length, and their noise as far as it is of the same size."""
     parts = [part for values in curves for part in np.array_split(values, min(len(values), _COLUMNS))]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradwise.curves import MOST, Scale, fit, gaps, thin, trend
+from gradwise.curves import MOST, Scale, fit, gaps, ramp_ceiling, thin, trend
 from gradwise.diagnosis.findings import Finding, Remedy
+from gradwise.diagnosis.suggestion import Suggestion
 from gradwise.legible import printable
 from gradwise.recording.recording import Floats, Ints, Recording, Series
 from gradwise.recording.signals import GRADIENT, LOSS, LR, PARAMETER, UPDATE, VALIDATION
@@ -230,6 +231,34 @@ def schedule_figure(*schedules: Schedule, steps: int | None = None, names: Seque
             line={"width": 2, "color": COLOURS[k % len(COLOURS)], "dash": DASHES[k // len(COLOURS) % len(DASHES)]},
             showlegend=True,
         )
+    return figure
+
+
+def range_figure(found: Suggestion) -> go.Figure:
+    """A range test: the loss against the rate with the three phases, and where each run at a constant rate ended."""
+    figure = _figure("learning rate", "loss")
+    ceiling = ramp_ceiling(found.losses)
+    losses = np.where(np.isfinite(found.losses), np.minimum(found.losses, ceiling), np.nan)
+    smooth = found.phases.smooth[: len(losses)]
+    line = {"color": BLUE, "width": 1}
+    figure.add_scatter(x=found.rates, y=losses, name="ramp", mode="lines", opacity=0.45, line=line)
+    if len(smooth) == len(found.rates):
+        line = {"color": BLUE, "width": 2.5}
+        y = np.minimum(smooth, ceiling)
+        figure.add_scatter(x=found.rates, y=y, name="ramp, averaged", mode="lines", line=line)
+    ends = [float(np.mean(run[-max(1, len(run) // 5) :])) for run in found.runs.values()]
+    figure.add_scatter(
+        x=list(found.runs), y=np.minimum(ends, ceiling), name="end of a run at a constant rate", mode="markers",
+        marker={"color": ORANGE, "size": 9, "symbol": "diamond"},
+    )  # fmt: skip
+    edges = [found.phases.falls, found.phases.lowest]
+    if found.rate is not None:
+        figure.add_vrect(found.low, found.high, fillcolor=TEAL, opacity=0.15, line_width=0)
+        figure.add_vline(found.rate, line={"color": TEAL, "width": 2}, annotation_text=f"{found.rate:.2g}")
+    for rate in edges:
+        if np.isfinite(rate):
+            figure.add_vline(rate, line={"color": _INK, "width": 1, "dash": "dot"})
+    figure.update_xaxes(type="log", tickformat=".0e", hoverformat=".3g")
     return figure
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from gradwise.schedules import Schedule
 
-_KEYS = ("optimizer", "lr_scale", "schedule", "clip_norm")
+RULES = ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw", "nadam", "radam")
+_KEYS = ("optimizer", "rule", "lr", "lr_scale", "schedule", "clip_norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,9 @@ class Intervention:
     """A change to a training run.
 
     Args:
+        lr: the learning rate itself, as a function of the optimizer step: whatever the script's schedulers and warm-up
+            make of it. It is the first parameter group's; the others keep their ratio to it.
+        rule: another update rule in place of the script's own, one of `RULES`, with torch's defaults (momentum 0.9).
         lr_scale: factor on every group's own learning rate, whatever the script's schedulers make of it.
         schedule: factor of the optimizer step laid over the script's own rate (times `lr_scale`).
         clip_norm: clip the gradient's norm over all the optimizer's parameters to this value before each step.
@@ -35,9 +39,11 @@ class Intervention:
     schedule: Schedule | None = None
     clip_norm: float | None = None
     optimizer: int | None = None
+    lr: Schedule | None = None
+    rule: str | None = None
 
     def __bool__(self) -> bool:
-        return any(v is not None for v in (self.lr_scale, self.schedule, self.clip_norm))
+        return any(v is not None for v in (self.lr_scale, self.schedule, self.clip_norm, self.lr, self.rule))
 
     def lr_factor(self, step: int) -> float:
         """The factor on the script's own rate at an optimizer step."""
@@ -50,10 +56,11 @@ class Intervention:
 
     def to_json(self) -> dict[str, Any]:
         """Only the keys that change something."""
-        values = {"optimizer": self.optimizer, "lr_scale": self.lr_scale, "clip_norm": self.clip_norm}
-        data: dict[str, Any] = {k: v for k, v in values.items() if v is not None}
-        if self.schedule is not None:
-            data["schedule"] = self.schedule.to_json()
+        plain = {k: getattr(self, k) for k in ("optimizer", "rule", "lr_scale", "clip_norm")}
+        data: dict[str, Any] = {k: v for k, v in plain.items() if v is not None}
+        for key, value in (("schedule", self.schedule), ("lr", self.lr)):
+            if value is not None:
+                data[key] = value.to_json()
         return data
 
     @staticmethod
@@ -70,17 +77,20 @@ class Intervention:
             value = data.get(key)
             if value is not None and not (isinstance(value, int | float) and value > 0):
                 raise ValueError(f"intervention {key!r} must be a positive number, got {value!r}")
-        schedule = data.get("schedule")
-        return Intervention(
-            lr_scale=data.get("lr_scale"),
-            schedule=None if schedule is None else Schedule.from_json(schedule),
-            clip_norm=data.get("clip_norm"),
-            optimizer=data.get("optimizer"),
-        )
+        rule = data.get("rule")
+        if rule is not None and rule not in RULES:
+            raise ValueError(f"intervention 'rule' must be one of {', '.join(RULES)}, got {rule!r}")
+        if isinstance(data.get("lr"), int | float):
+            raise ValueError(f"intervention 'lr' must be a schedule, as {{'constant': {{}}}}, got {data['lr']!r}")
+        schedules = {key: Schedule.from_json(data[key]) for key in ("schedule", "lr") if data.get(key) is not None}
+        rest: dict[str, Any] = {key: data.get(key) for key in _KEYS if key not in ("schedule", "lr")}
+        return Intervention(**{**rest, **schedules})
 
     def describe(self) -> str:
         """A few words for a table: "lr ×0.03, clip norm 1"."""
-        parts = []
+        parts = [] if self.rule is None else [f"rule {self.rule}"]
+        if self.lr is not None:
+            parts.append(f"lr {self.lr!r}")
         if self.lr_scale is not None:
             parts.append(f"lr ×{self.lr_scale:.3g}")
         if self.schedule is not None:

@@ -105,7 +105,7 @@ def test_data_cannot_end_its_element():
         def to_json(self):
             return json.dumps({"data": ["</script><script>alert(1)</script>"]})
 
-    document = Document(html._figure(Figure(), "a figure"))
+    document = Document(html.figure_html(Figure(), "a figure"))
     assert [json.loads(text)["data"] for _, text in document.scripts] == [["</script><script>alert(1)</script>"]]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gradwise.cli import doctor, report, run, runs
+from gradwise.cli import doctor, lr, report, run, runs
 from gradwise.cli.common import PASSED_ON, speaking_plainly
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command("doctor", context_settings=PASSED_ON)(doctor.doctor)
+app.command("lr", context_settings=PASSED_ON)(lr.lr)
 app.command("run", context_settings=PASSED_ON)(run.run)
 app.add_typer(runs.app, name="runs")
 app.command("report")(report.report)

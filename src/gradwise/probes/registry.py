@@ -86,6 +86,12 @@ class Registry:
             if optimizer is not None and getattr(optimizer, "param_groups", None):
                 self._follow(optimizer, entry)
 
+    def disown(self, optimizer: Any) -> None:
+        """Forget an optimizer that was made just now, and not by the script."""
+        kept = [made for made in self.made if made.ref() is not optimizer]
+        self.seen -= len(self.made) - len(kept)
+        self.made = kept
+
     def take_index(self) -> int:
         """The index of one more source of steps."""
         self._indices += 1

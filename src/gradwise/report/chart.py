@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from gradwise.curves import Scale, fit, gaps, round_ticks, trend
+from gradwise.curves import Scale, fit, gaps, ramp_ceiling, round_ticks, trend
 from gradwise.legible import number
-from gradwise.recording.recording import Ints, Recording, Series
+from gradwise.recording.recording import Floats, Ints, Recording, Series
 from gradwise.recording.signals import LOSS, VALIDATION
 
 Dots = NDArray[np.bool_]
@@ -97,6 +98,43 @@ def loss_chart(
         lines.append(line)
     legend = _legend(ink, loss, validations, marks, scale)
     return [*lines, *plot.base(gutter, {m for m, _ in marks}), *_flow(legend, gutter + 2, width)]
+
+
+def ramp_chart(
+    rates: Floats,
+    losses: Floats,
+    marks: Sequence[tuple[float, str]] = (),
+    *,
+    width: int = 78,
+    height: int = 10,
+    ascii_only: bool = False,
+) -> list[Text]:
+    """The loss against the logarithm of a rising rate; `marks` are rates to point at, each with what is there."""
+    fine = 10_000  # places per decade: the plot's own steps are integers
+
+    def place(rate: float) -> int:
+        return round(fine * math.log10(rate))
+
+    ink = _ASCII if ascii_only else _UNICODE
+    steps = np.array([place(r) for r in rates], np.int64)
+    curve = Series(steps, losses)
+    if not len(curve) or not np.isfinite(losses).any():
+        return []
+    scale = fit([Series(steps, np.minimum(losses, ramp_ceiling(losses)))])
+    labels = {t: scale.label(t) for t in scale.ticks(max(2, min(5, height // 2)))}
+    gutter = max(map(len, labels.values())) + 1
+    plot = _Plot(scale, int(steps[0]), int(steps[-1]), height, width - gutter - 2, ink)
+    ticks = {plot.row(t): label for t, label in labels.items()}
+    lines = []
+    for y, row in enumerate(plot.draw(curve, (), [(place(r), name) for r, name in marks])):
+        line = Text().append(f"{ticks.get(y, ''):>{gutter}} {ink.tick if y in ticks else ink.axis}", "dim")
+        for character, style in row:
+            line.append(character, STYLES.get(style))
+        lines.append(line)
+    first, last = math.ceil(math.log10(rates[0]) - 1e-9), math.floor(math.log10(rates[-1]) + 1e-9)
+    decades = {fine * d: f"1e{d}" for d in range(first, last + 1)}
+    names = [Text.assemble((ink.mark, STYLES["mark"]), (f" {name}, {number(rate)}", "dim")) for rate, name in marks]
+    return [*lines, *plot.base(gutter, {place(r) for r, _ in marks}, decades, "lr"), *_flow(names, gutter + 2, width)]
 
 
 class _Plot:
@@ -202,15 +240,19 @@ class _Plot:
             layer[low : high + 1, x] = True
         return layer
 
-    def base(self, gutter: int, marks: set[int]) -> list[Text]:
-        """The axis of steps with its numbers; marked steps get an arrow."""
+    def base(
+        self, gutter: int, marks: set[int], labels: Mapping[int, str] | None = None, unit: str = "step"
+    ) -> list[Text]:
+        """The axis with its numbers, of steps or as `labels` say; marked steps get an arrow."""
         line, names = [self.ink.base] * self.width, [" "] * self.width
+        if labels is None:
+            ticks = round_ticks(self.first, self.last, max(2, self.width // 14))
+            labels = {round(tick): f"{round(tick):,}" for tick in ticks if tick == round(tick)}
         free = 0
-        for tick in round_ticks(self.first, self.last, max(2, self.width // 14)):
-            label = f"{round(tick):,}"
-            x = self.column(round(tick))
+        for tick, label in labels.items():
+            x = self.column(tick)
             start = min(max(0, x - len(label) // 2), self.width - len(label))
-            if start < free or start + len(label) > self.width - len(" step") or tick != round(tick):
+            if start < free or start + len(label) > self.width - len(unit) - 1:
                 continue
             line[x] = self.ink.notch
             names[start : start + len(label)] = label
@@ -219,7 +261,7 @@ class _Plot:
         pointed = {self.column(m) for m in marks}
         for x, character in enumerate(line):
             end.append(*(self.ink.mark, STYLES["mark"]) if x in pointed else (character, "dim"))
-        names[-4:] = "step"
+        names[-len(unit) :] = unit
         return [end, Text(" " * (gutter + 2) + "".join(names), style="dim")]
 
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import html
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -51,9 +51,24 @@ def write_html(
     Raises:
         OSError: where the file cannot be written.
     """
+    page = write_page(diagnosis, recording, json_path, str(path))
+    title = f"{page.verdict}: {page.title}"
+    write_document(path, title, _body(page, diagnosis, recording, trials))
+
+
+def write_document(path: str | os.PathLike[str], title: str, body: Iterable[str]) -> None:
+    """Write one self-contained HTML file: our look, Plotly, and nothing from anywhere else.
+
+    Args:
+        path: where to.
+        title: plain text.
+        body: pieces of HTML, in which all foreign text is escaped.
+
+    Raises:
+        OSError: where the file cannot be written.
+    """
     from plotly.offline import get_plotlyjs
 
-    page = write_page(diagnosis, recording, json_path, str(path))
     scripts = (get_plotlyjs(), _resource("document.js"))
     allowed = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
@@ -62,10 +77,10 @@ def write_html(
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{_text(page.verdict)}: {_text(page.title)}</title>",
+            f"<title>{escaped(title)}</title>",
             f"<style>\n{_resource('document.css')}{_resource('page.css')}</style>\n</head>\n<body>",
             '<main class="gradwise">',
-            *_body(page, diagnosis, recording, trials),
+            *body,
             "</main>",
             *(f"<script>{script}</script>" for script in scripts),
             "</body>\n</html>\n",
@@ -91,7 +106,7 @@ def _body(page: Page, diagnosis: Diagnosis, recording: Recording, trials: Sequen
     yield from _head(page)
     if recording.sources(LOSS) or recording.sources(VALIDATION):
         svg = loss_svg(recording, page.source, page.marks)
-        yield _figure(
+        yield figure_html(
             figures.loss_figure(recording, page.marks),
             "The loss over the optimizer's steps, as recorded (faint) and smoothed.",
             svg,
@@ -106,23 +121,23 @@ def _body(page: Page, diagnosis: Diagnosis, recording: Recording, trials: Sequen
 
 def _head(page: Page) -> Iterator[str]:
     yield f'<header><span class="verdict {page.verdict}">{_WORDS[page.verdict]}</span>'
-    yield f"<h1><code>{_text(page.title)}</code></h1>"
-    yield f'<p class="soft">{" · ".join(map(_text, page.facts))}</p></header>'
-    yield f'<p class="summary">{_text(page.summary)}</p>'
+    yield f"<h1><code>{escaped(page.title)}</code></h1>"
+    yield f'<p class="soft">{" · ".join(map(escaped, page.facts))}</p></header>'
+    yield f'<p class="summary">{escaped(page.summary)}</p>'
     if page.missing:
-        yield f"<ul>{''.join(f'<li>{_text(m)}</li>' for m in page.missing)}</ul>"
+        yield f"<ul>{''.join(f'<li>{escaped(m)}</li>' for m in page.missing)}</ul>"
 
 
 def _finding(finding: FindingText, index: int, count: int, trials: Sequence[str] = ()) -> str:
     rank = f"{index + 1}. " if count > 1 else ""
-    evidence = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in finding.evidence)
+    evidence = "".join(f"<dt>{escaped(k)}</dt><dd>{escaped(v)}</dd>" for k, v in finding.evidence)
     curves = [*trials, *[""] * (len(finding.remedies) - len(trials))]
     return "".join(
         (
-            f'<article class="finding {finding.severity}"><h2>{rank}{_text(finding.id)}</h2>',
-            f'<p class="soft">{" · ".join(map(_text, finding.facts))}</p>',
-            f"<pre>{_text(finding.quote)}</pre>" if finding.quote else "",
-            f"<p>{_text(finding.explanation)}</p>",
+            f'<article class="finding {finding.severity}"><h2>{rank}{escaped(finding.id)}</h2>',
+            f'<p class="soft">{" · ".join(map(escaped, finding.facts))}</p>',
+            f"<pre>{escaped(finding.quote)}</pre>" if finding.quote else "",
+            f"<p>{escaped(finding.explanation)}</p>",
             f'<dl class="evidence">{evidence}</dl>' if evidence else "",
             *(_remedy(r, c) for r, c in zip(finding.remedies, curves, strict=True)),
             "</article>",
@@ -134,9 +149,9 @@ def _remedy(remedy: RemedyText, curves: str) -> str:
     return "".join(
         (
             f'<section class="remedy {remedy.status}"><p><span class="mark">{remedy.mark}</span> ',
-            f'<b>{_text(remedy.what)}</b> <span class="outcome">{_text(remedy.outcome)}</span></p>',
+            f'<b>{escaped(remedy.what)}</b> <span class="outcome">{escaped(remedy.outcome)}</span></p>',
             _table(remedy.pairs) if remedy.pairs else "",
-            f"<pre>{_text(remedy.advice)}</pre>" if remedy.advice else "",
+            f"<pre>{escaped(remedy.advice)}</pre>" if remedy.advice else "",
             curves,
             "</section>",
         )
@@ -144,26 +159,27 @@ def _remedy(remedy: RemedyText, curves: str) -> str:
 
 
 def _table(pairs: Pairs) -> str:
-    head = "".join(f"<th>{_text(c)}</th>" for c in (pairs.title, *pairs.columns))
+    head = "".join(f"<th>{escaped(c)}</th>" for c in (pairs.title, *pairs.columns))
     rows = "".join(
-        f"<tr><th>{_text(name)}</th>{''.join(f'<td>{_text(c)}</td>' for c in cells)}</tr>" for name, cells in pairs.rows
+        f"<tr><th>{escaped(name)}</th>{''.join(f'<td>{escaped(c)}</td>' for c in cells)}</tr>"
+        for name, cells in pairs.rows
     )
     return f'<div class="scroll"><table class="pairs"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _rest(page: Page) -> Iterator[str]:
     if page.notes:
-        yield f"<h3>Notes</h3><ul>{''.join(f'<li>{_text(n)}</li>' for n in page.notes)}</ul>"
+        yield f"<h3>Notes</h3><ul>{''.join(f'<li>{escaped(n)}</li>' for n in page.notes)}</ul>"
     if page.checklist:
         rows = "".join(
             f'<tr><td class="{_CHECKS[c.ok][0]}">{_CHECKS[c.ok][1]}</td>'
-            f"<td>{_text(c.topic)}</td><td>{_text(c.found)}</td></tr>"
+            f"<td>{escaped(c.topic)}</td><td>{escaped(c.found)}</td></tr>"
             for c in page.checklist
         )
         yield f'<h3>Checked</h3><table class="check">{rows}</table>'
     for purpose, commands in page.following:
-        lines = "\n".join(map(_text, commands))
-        yield f"<h3>{_text(purpose.rstrip(':'))}</h3><pre>{lines}</pre>"
+        lines = "\n".join(map(escaped, commands))
+        yield f"<h3>{escaped(purpose.rstrip(':'))}</h3><pre>{lines}</pre>"
 
 
 def _run_figures(recording: Recording, source: int) -> Iterator[str]:
@@ -172,15 +188,15 @@ def _run_figures(recording: Recording, source: int) -> Iterator[str]:
     if recording.sources(LR) or norms:
         yield "<h3>The run in figures</h3>"
     if recording.sources(LR):
-        yield _figure(figures.lr_figure(recording), "The learning rate of each parameter group, as it was used.")
+        yield figure_html(figures.lr_figure(recording), "The learning rate of each parameter group, as it was used.")
     shown = sorted(norms, key=lambda s: (s != source, s))[:_MOST_OPTIMIZERS]
     for each in shown:
         whose = f"Optimizer {each}: " if len(norms) > 1 else ""
         if each in recording.sources(UPDATE) and each in recording.sources(PARAMETER):
             caption = f"{whose}the size of each update against the size of the tensor it updates."
-            yield _figure(figures.update_ratio_figure(recording, each), caption[0].upper() + caption[1:])
+            yield figure_html(figures.update_ratio_figure(recording, each), caption[0].upper() + caption[1:])
         caption = f"{whose}norms of every tensor's gradient, update and value; a norm of zero is not drawn."
-        yield _figure(figures.norms_figure(recording, each), caption[0].upper() + caption[1:])
+        yield figure_html(figures.norms_figure(recording, each), caption[0].upper() + caption[1:])
     if len(shown) < len(norms):
         yield f"<p>Of {len(norms)} optimizers {len(shown)} are shown.</p>"
 
@@ -192,21 +208,22 @@ def _trial_figures(finding: Finding, trials: Sequence[Recording]) -> list[str]:
         before, after = figures.paired(remedy, trials)
         caption = "The script as it is and with the remedy, one pair of curves per seed."
         figure = figures.trials_figure(finding, remedy, trials) if before and after else None
-        found.append(_figure(figure, caption) if figure is not None else "")
+        found.append(figure_html(figure, caption) if figure is not None else "")
     return found
 
 
-def _figure(figure: go.Figure, caption: str, placeholder: str = "") -> str:
+def figure_html(figure: go.Figure, caption: str, placeholder: str = "") -> str:
+    """A figure with its caption; `placeholder` is shown until it is drawn."""
     # "<" is the one character by which data could end its element (Plotly escapes it too, today).
     data = figure.to_json().replace("<", "\\u003c")
     height = figure.layout.height or figures.TEMPLATE["layout"]["height"]
     return (
         f'<figure><div class="figure" style="min-height:{height}px">{placeholder}'
-        f'<script type="application/json">{data}</script></div><figcaption>{_text(caption)}</figcaption></figure>'
+        f'<script type="application/json">{data}</script></div><figcaption>{escaped(caption)}</figcaption></figure>'
     )
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     """Text from anywhere as HTML that shows it and does nothing else."""
     return html.escape(printable(text))
 

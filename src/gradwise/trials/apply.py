@@ -8,7 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from gradwise.interventions import Intervention
+from gradwise.probes.tracked import Tracked
 from gradwise.probes.watcher import Watcher
+from gradwise.trials.replace import Replacement
 
 
 class Applier:
@@ -18,6 +20,10 @@ class Applier:
         self.torch, self.intervention, self.watcher = torch, intervention, watcher
         self._saved: dict[int, list[tuple[dict[str, Any], Any]]] = {}
         self._changed: set[int] = set()
+        self._shares: dict[int, list[float]] = {}
+        self._rules = (
+            None if intervention.rule is None else Replacement(torch, intervention.rule, watcher.registry.disown)
+        )
 
     def install(self) -> None:
         """Begin to apply. The watcher must be installed before, so that it sees the values in use."""
@@ -32,14 +38,15 @@ class Applier:
         tracked = self.watcher.find(optimizer)
         if tracked is None or not self.intervention.touches(tracked.index):
             return None
-        factor = self.intervention.lr_factor(tracked.steps)
         saved = self._saved[id(optimizer)] = []
-        for group in optimizer.param_groups:
+        for group, rate in zip(optimizer.param_groups, self._rates(optimizer, tracked), strict=True):
             # A wrapper may share its groups with the optimizer inside it: once is enough.
-            if "lr" in group and id(group) not in self._changed and factor != 1.0:
+            if "lr" in group and id(group) not in self._changed and rate is not None:
                 self._changed.add(id(group))
                 saved.append((group, group["lr"]))
-                group["lr"] = group["lr"] * factor
+                group["lr"] = rate
+        if self._rules is not None and not tracked.inner:
+            return self._rules.before(optimizer, args, kwargs)
         if self.intervention.clip_norm is None:
             return None
         parameters = [p for g in optimizer.param_groups for p in g["params"]]
@@ -50,7 +57,18 @@ class Applier:
         clipped = self._clipping(closure, parameters, optimizer)
         return ((args[0],), {**kwargs, "closure": clipped}) if args else (args, {**kwargs, "closure": clipped})
 
+    def _rates(self, optimizer: Any, tracked: Tracked) -> list[Any]:
+        """The rate of each group at its coming step; None leaves the script's own."""
+        groups, factor = optimizer.param_groups, self.intervention.lr_factor(tracked.steps)
+        if self.intervention.lr is None:
+            return [None if factor == 1.0 else g.get("lr", 0.0) * factor for g in groups]
+        shares = self._shares.setdefault(tracked.index, _shares(groups))
+        rate = self.intervention.lr(tracked.steps) * factor
+        return [rate * share for share in (*shares, *[1.0] * len(groups))][: len(groups)]
+
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._rules is not None and id(optimizer) in self._saved:
+            self._rules.after(optimizer)
         self._restore(optimizer)
 
     def _restore(self, optimizer: Any) -> None:
@@ -86,8 +104,16 @@ class Applier:
             if self.intervention.clip_norm is not None:
                 self._clip(manual.leaves)
             factor = self.intervention.lr_factor(manual.steps)
+            if self.intervention.lr is not None:  # what its own rate is, isn't known: it is a factor here
+                factor *= self.intervention.lr(manual.steps)
             if gradients and factor != 1.0:
                 with self.torch.no_grad():
                     self.torch._foreach_mul_(gradients, factor)
 
         return backward
+
+
+def _shares(groups: list[dict[str, Any]]) -> list[float]:
+    """Each group's rate as a share of the first one's, by the rates they were made with (a warm-up begins at 0)."""
+    base = [float(group.get("initial_lr", group.get("lr", 1.0))) for group in groups]
+    return [rate / base[0] if base[0] > 0 else 1.0 for rate in base]

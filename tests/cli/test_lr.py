@@ -1,0 +1,53 @@
+"""`gradwise lr` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.visits import Place, refused
+
+
+def test_it_answers_for_the_script_as_it_is(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    before = (tmp_path / "train.py").read_bytes()
+    done = place.run("lr", "--budget", "120", "--html", "lr.html", "--json", "lr.json", "train.py", "ok", "1e-9")
+    assert done.returncode == 0, done.stderr
+    assert "at most 120 optimizer steps in trials of train.py" in done.stderr
+    assert "optimizer 0 (SGD): lr = " in done.stdout
+    assert "the fall begins" in done.stdout
+    assert "finally" not in done.stdout  # what the script prints in trials is not shown
+    (answer,) = json.loads((tmp_path / "lr.json").read_text())["answers"]
+    assert answer["steps"] <= 120
+    low, high = answer["interval"]
+    assert 1e-3 < low <= answer["lr"] <= high < 2
+    assert len(answer["ramp"]["lr"]) == len(answer["ramp"]["loss"])
+    assert "plotly" in (tmp_path / "lr.html").read_text().lower()
+    assert (tmp_path / "train.py").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lr.html", "lr.json", "train.py"]
+
+
+def test_where_it_cannot_be_tried_it_says_why(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.write("none.py", "import torch\nprint('no training')\n")
+    done = place.run("lr", "none.py")
+    assert done.returncode == 1
+    assert "no learning rate found" in done.stdout
+    assert "took no optimizer step" in done.stdout or "took no step" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("lr", "nowhere.py"), "nowhere.py"),
+        (("lr", "--rule", "magic", "train.py"), "there is no rule 'magic'"),
+        (("lr", "--per", "often", "train.py"), "--per is a number of steps or the word epoch"),
+        (("lr", "--metric", "(", "train.py"), "no regular expression"),
+        (("lr", "--maximize", "train.py"), "--metric"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(capsys, monkeypatch, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    Place(tmp_path)
+    assert said in refused(capsys, monkeypatch, tmp_path, *words)
