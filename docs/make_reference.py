@@ -15,7 +15,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from gradwise import regularization, schedules
+import gradwise
+from gradwise import optim, regularization, schedules
 from gradwise.cli import app
 from gradwise.recording.signals import SIGNALS
 
@@ -55,6 +56,18 @@ per doubling of the run), and on fewer of them where that would cost more than
 | signal | unit | a column for each | what it is |
 |---|---|---|---|
 """
+_OPTIM = """\
+# Optimizers
+
+<!-- Made by docs/make_reference.py from the docstrings in gradwise/optim: change those, not this page. -->
+
+All are classes of `gradwise.optim` and true `torch.optim.Optimizer`s. Those that share their name with one of
+`torch.optim` are drop-ins: the same arguments in the same order, defaults and errors, and state dicts that load both
+ways. [How to use them](../how-to/optimizers.md), [which one](../how-to/choose-an-optimizer.md), and
+[how definitions differ](../explanation/definitions.md).
+
+"""
+_METHODS = ("effective_lr", "moments", "windows", "telemetry_of", "averaged")
 _SCHEDULES = """\
 # Schedules
 
@@ -161,6 +174,20 @@ def _cell(words: str) -> str:
     return " ".join(words.split()).replace("|", "\\|")
 
 
+def optimizers() -> str:
+    """The page of optimizers."""
+    kinds = [k for n in sorted(optim.__all__, key=str.lower) if inspect.isclass(k := getattr(optim, n))]
+    kinds = [k for k in kinds if issubclass(k, optim.Optimizer) and k is not optim.Optimizer]
+    methods = [getattr(optim.Optimizer, n) for n in _METHODS]
+    described: dict[str, Any] = {k.__name__: k for k in (*kinds, optim.Optimizer)}
+    described |= {f"Optimizer.{m.__name__}": m for m in methods}
+    described |= {f"gradwise.{f.__name__}": f for f in (gradwise.equivalent, gradwise.recommend)}
+    return _OPTIM + "\n".join(
+        f"## `{name}`\n\n```text\n{_signature(name, what)}\n```\n\n{_docstring(what, optim)}\n"
+        for name, what in described.items()
+    )
+
+
 def schedules_page() -> str:
     """The page of schedules."""
     return _SCHEDULES + "\n".join(_public(schedules, _SCHEDULE_NAMES))
@@ -203,7 +230,7 @@ def _first_line(function: Callable[..., Any]) -> str:
 def _docstring(what: Any, module: ModuleType) -> str:
     """A docstring in Markdown: arguments as a table, examples as code that runs by itself."""
     first, *sections = re.split(
-        r"^(Args|Attributes|Returns|Raises|Example|Source):\n", inspect.getdoc(what) or "", flags=re.MULTILINE
+        r"^(Args|Attributes|Returns|Raises|Example|Source):\s", inspect.getdoc(what) or "", flags=re.MULTILINE
     )
     parts = [first.strip()]
     for title, body in zip(sections[::2], sections[1::2], strict=True):
@@ -214,7 +241,7 @@ def _docstring(what: Any, module: ModuleType) -> str:
         elif title == "Example":
             parts.append(f"```python\n{_imports(text, module)}{text}\n```")
         else:
-            parts.append(f"**{title}:** {text}")
+            parts.append(f"**{title}:** {text.partition('>>>')[0].strip()}")
     return "\n\n".join(parts)
 
 
@@ -231,6 +258,7 @@ def _imports(example: str, module: ModuleType) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli,
+    "optimizers.md": optimizers,
     "signals.md": signals,
     "schedules.md": schedules_page,
     "regularization.md": regularization_page,

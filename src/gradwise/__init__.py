@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from gradwise import figures, optim, regularization, schedules
     from gradwise.finder import range_test
     from gradwise.interventions import Intervention
+    from gradwise.optim.choosing import recommend
+    from gradwise.optim.equivalence import equivalent
     from gradwise.regularization import average, decay_groups, early_stopping, penalty, sparsity
     from gradwise.session import Watch, watch
 
@@ -31,6 +33,8 @@ _PUBLIC = {
     "early_stopping": "gradwise.regularization",
     "range_test": "gradwise.finder",
     "Intervention": "gradwise.interventions",
+    "equivalent": "gradwise.optim.equivalence",
+    "recommend": "gradwise.optim.choosing",
 }
 
 __all__ = [
@@ -40,10 +44,12 @@ __all__ = [
     "average",
     "decay_groups",
     "early_stopping",
+    "equivalent",
     "figures",
     "optim",
     "penalty",
     "range_test",
+    "recommend",
     "regularization",
     "schedules",
     "sparsity",

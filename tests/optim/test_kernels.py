@@ -175,9 +175,12 @@ def test_processes_share_compiled_rules_and_never_mix_them_up(tmp_path: Path) ->
     assert program(tmp_path, "2") == (0.0, True)  # edited: another kernel
     assert program(tmp_path, "1") == (0.5, False)
     (kernel, *_) = sorted((tmp_path / "cache" / "kernels").glob("*.kernel"))
-    for spoiled in (b"", b"nonsense", kernel.read_bytes()[:-7]):
+    whole = kernel.read_bytes()
+    for spoiled in (b"", b"nonsense", whole[:-7]):
         kernel.write_bytes(spoiled)
-        assert {program(tmp_path, f)[0] for f in ("1", "2")} == {0.5, 0.0}
+        assert generated._read(kernel) == ({}, b"")
+    assert {program(tmp_path, f)[0] for f in ("1", "2")} == {0.5, 0.0}
+    assert generated._read(kernel)[1]
 
 
 def test_no_cache_no_harm(tmp_path: Path) -> None:

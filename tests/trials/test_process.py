@@ -261,3 +261,19 @@ def test_modules_and_folders_with_a_main_can_run(tmp_path):
     (tmp_path / "__main__.py").touch()
     assert Target(".", cwd=str(tmp_path)).problem() is None
     assert Target("anything", module=True).problem() is None
+
+
+def test_what_a_killed_run_left_is_swept_away_by_the_next(script, tmp_path, monkeypatch):
+    from gradwise.trials.files import RUN, hold, sweep
+
+    left, held = tmp_path / f"{RUN}left", tmp_path / f"{RUN}held"
+    for folder in (left, held):
+        folder.mkdir()
+        os.close(hold(str(folder)))
+    lock = hold(str(held))
+    sweep(str(tmp_path), (RUN,))
+    assert (left.exists(), held.exists()) == (False, True)
+    os.close(lock)
+    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
+    watch(script("pass"))
+    assert [p.name for p in tmp_path.glob(f"{RUN}*")] == [held.name]

@@ -4,10 +4,10 @@ from gradwise.optim.adam import LAMB, AdaBelief, Adam, Adamax, AdamW, Lion, NAda
 from gradwise.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
 from gradwise.optim.averaging import ASGD, ScheduleFreeAdamW, ScheduleFreeSGD
 from gradwise.optim.optimizer import Optimizer, Telemetry
-from gradwise.optim.rules.rule import Rule, State, rule
+from gradwise.optim.rules.rule import Rule, State, View, rule
 from gradwise.optim.sgd import SGD
 
 __all__ = [
     "ASGD", "LAMB", "SGD", "AdaBelief", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "Optimizer",
-    "RAdam", "RMSprop", "Rprop", "Rule", "ScheduleFreeAdamW", "ScheduleFreeSGD", "State", "Telemetry", "rule",
+    "RAdam", "RMSprop", "Rprop", "Rule", "ScheduleFreeAdamW", "ScheduleFreeSGD", "State", "Telemetry", "View", "rule",
 ]  # fmt: skip

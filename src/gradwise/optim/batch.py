@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -24,21 +24,37 @@ _DTYPE = attrgetter("dtype")
 
 @dataclass
 class Totals:
-    """What one pass found of each tensor: arrays over the tensors of a batch, of the unscaled, unclipped gradients."""
+    """What one pass found of each tensor of a batch.
 
-    parameters: Sequence[Tensor]
-    sums: np.ndarray[Any, np.dtype[np.float64]]
+    Attributes:
+        places: the row of each tensor.
+        found: sums over the elements of each, a row for each tensor; made of the pass' own when asked for.
+        clipped: what the gradients had been scaled by for the pass, beside being unscaled.
+    """
+
+    places: Mapping[Tensor, int]
+    found: np.ndarray[Any, np.dtype[np.float64]] | Callable[[], np.ndarray[Any, np.dtype[np.float64]]]
+    clipped: float = 1.0
+
+    def of(self, p: Tensor) -> tuple[float, float, float, float, float]:
+        """A tensor's Σg², Σθ², ΣΔ², Σg·m of its gradient as it came, and how many of that aren't finite."""
+        if callable(self.found):
+            self.found = self.found()
+        g, w, d, a, bad = self.found[self.places[p]].tolist()
+        return g / self.clipped**2, w, d, a / self.clipped, bad
 
 
 class Counters:
     """One number for each parameter of a group, also seen as 0-d tensors in `state[p][name]`.
 
-    All are one array underneath, so that a step counts all tensors up at once.
+    All are one array underneath, so that a step counts all tensors up at once. With a `device` it lies there, for steps
+    that don't let the host know (`there`), and `numbers` are a tensor.
     """
 
-    def __init__(self, size: int, dtype: torch.dtype) -> None:
-        self.flat = torch.zeros(size, dtype=dtype)
-        self.numbers: Any = self.flat.numpy()
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device | None = None) -> None:
+        self.flat = torch.zeros(size, dtype=dtype, device=device)
+        self.there = device is not None
+        self.numbers: Any = self.flat if self.there else self.flat.numpy()
         self.views = list(self.flat.unbind()) if size else []
         self.writes = 0
 
@@ -57,6 +73,7 @@ class Held:
         state: the optimizer's state.
         counters: the group's numbers, by state name.
         bf16_stochastic: whether 16-bit parameters are rounded up or down by chance.
+        captured: what must live as long as the optimizer, since a captured graph uses it.
     """
 
     rule: Rule
@@ -64,6 +81,7 @@ class Held:
     state: Mapping[Tensor, dict[str, Any]]
     counters: Mapping[str, Counters]
     bf16_stochastic: bool = False
+    captured: list[Any] = field(default_factory=list)
 
 
 class Batch:
@@ -80,6 +98,7 @@ class Batch:
         self.dicts = [held.state[p] for p in params] if kept else []
         self.states = [[d[name] for d in self.dicts] for name in names]
         self._scalar = list(held.counters.items())
+        self.places = {p: i for i, p in enumerate(params)}
         self._rows: list[dict[str, Any]] = []
         self._stamps: list[tuple[int, int]] = []
 
@@ -157,7 +176,7 @@ class Eager(Batch):
             if want:
                 sums.append(new)
         self.count(rows, made if len(rows) > 1 else made[:1])
-        return Totals(self.params, np.array(sums).reshape(-1, cpu.SUMS + 1)) if want else None
+        return Totals(self.places, np.array(sums).reshape(-1, cpu.SUMS + 1)) if want else None
 
     def _stepped(
         self,
@@ -224,8 +243,8 @@ class Eager(Batch):
         return (float(x.square().sum()), math.nan, float(moved.square().sum()), math.nan, bad), results
 
 
-class Compiled(Batch):
-    """By the compiled CPU kernel: dense parameters of float32 or float64 (and their complex kinds)."""
+class Addressed(Batch):
+    """By a compiled kernel, which is given addresses: dense tensors of one number type on one device."""
 
     def __init__(
         self, held: Held, params: Sequence[Tensor], places: Sequence[int], names: Sequence[str], fresh: bool
@@ -233,28 +252,26 @@ class Compiled(Batch):
         super().__init__(held, params, places, names, fresh)
         self.dtype = params[0].dtype.to_real()
         rule = held.rule
-        kept = [n for n in names if n != AVERAGE]
-        static = {s: any(n.when == s and n.name in kept for n in rule.states) for s in rule.static}
+        self.kept = [n for n in names if n not in (AVERAGE, MASTER)]
+        static = {s: any(n.when == s and n.name in self.kept for n in rule.states) for s in rule.static}
         self.formula = held.formula(static)
-        self.kernel = cpu.compiled(rule.name, self.formula, self.dtype, rule.layerwise)
         self._complex = params[0].is_complex()
         factor = 2 if self._complex else 1
         self._elements = list(map(Tensor.numel, params))
         self.sizes = [factor * n for n in self._elements]
-        self.job = cpu.Job(self.sizes, 2 + len(kept), self.formula.count, self.dtype)
         self._pointers = list(map(Tensor.data_ptr, params))
-        self._gradients: list[int] = []
+        self.gradients: list[int] = []
         self._dtypes = [p.dtype for p in params]
         self._contiguous = all(map(Tensor.is_contiguous, params))
-        for at, name in enumerate(kept):
-            self.job.table[:, 2 + at] = list(map(Tensor.data_ptr, self.states[names.index(name)]))
-        self.job.table[:, 0] = self._pointers
-        if AVERAGE in names:
-            self.job.table[:, 2 + len(kept)] = list(map(Tensor.data_ptr, self.states[names.index(AVERAGE)]))
         self._scalar_names = [s.name for s in rule.states if s.scalar]
         self._wanted = (*rule.settings, *self._scalar_names)
         self._copies: list[Tensor] = []
-        self._norms: Any = None
+
+    def addresses(self, name: str) -> list[int]:
+        """Of a state, in each tensor's; 0 where there is none."""
+        if name not in self.names:
+            return [0] * len(self.params)
+        return list(map(Tensor.data_ptr, self.states[self.names.index(name)]))
 
     def refresh(self, grads: Sequence[Tensor]) -> bool:
         """Take this step's of the group's gradients; False if the batch no longer fits them."""
@@ -272,10 +289,13 @@ class Compiled(Batch):
             return False
         if not self._contiguous or self._complex or not all(map(Tensor.is_contiguous, grads)):
             pointers = self._laid_out(grads, pointers)
-        if pointers != self._gradients:
-            self._gradients = pointers
-            self.job.table[:, 1] = pointers
+        if pointers != self.gradients:
+            self.gradients = pointers
+            self.moved()
         return True
+
+    def moved(self) -> None:
+        """The gradients are elsewhere than at the last step."""
 
     def _laid_out(self, grads: Sequence[Tensor], pointers: list[int]) -> list[int]:
         """Addresses of the gradients with elements in their parameters' order, of copies where they are not."""
@@ -285,6 +305,38 @@ class Compiled(Batch):
                 self._copies.append(torch.empty_like(p, requires_grad=False).copy_(g))
                 pointers[i] = self._copies[-1].data_ptr()
         return pointers
+
+    def coefficients(
+        self, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], trusts: Sequence[Any]
+    ) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
+        """The rule's coefficients and new scalar states: once if they are the same for all tensors, else for each."""
+        found, new = [], []
+        for i in range(max(len(rows), len(trusts))):
+            given = {**settings, **rows[i if len(rows) > 1 else 0], "trust": trusts[i if len(trusts) > 1 else 0]}
+            coefficients, kept = self.formula.coefficients(*map(given.__getitem__, self._wanted))
+            found.append(coefficients)
+            if kept:
+                new.append(dict(zip(self._scalar_names, kept, strict=True)))
+        return found, new if len(rows) > 1 else new[:1]
+
+
+class Compiled(Addressed):
+    """By the compiled CPU kernel: dense parameters of float32 or float64 (and their complex kinds)."""
+
+    def __init__(
+        self, held: Held, params: Sequence[Tensor], places: Sequence[int], names: Sequence[str], fresh: bool
+    ) -> None:
+        super().__init__(held, params, places, names, fresh)
+        self.kernel = cpu.compiled(held.rule.name, self.formula, self.dtype, held.rule.layerwise)
+        self.job = cpu.Job(self.sizes, 2 + len(self.kept), self.formula.count, self.dtype)
+        self.job.table[:, 0] = self._pointers
+        for at, name in enumerate((*self.kept, AVERAGE)):
+            self.job.table[:, 2 + at] = self.addresses(name)
+        self._norms: Any = None
+
+    def moved(self) -> None:
+        """The gradients are elsewhere than at the last step."""
+        self.job.table[:, 1] = self.gradients
 
     def measure(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Σg² and the number of non-finite gradients, a row for each tensor."""
@@ -297,39 +349,35 @@ class Compiled(Batch):
     def step(self, settings: Mapping[str, Any], around: Around, want: bool) -> Totals | None:
         """One step of all tensors."""
         rows = self.numbers()
-        coefficients, new = self._coefficients(settings, rows, _ONE)
-        self.job.set([(*around, *c) for c in coefficients])
+        coefficients, new = self.coefficients(settings, rows, _ONE)
         if self.held.rule.layerwise:
+            bare = around._replace(threshold=0.0)  # what is measured is the rule's own step
+            self.job.set([(*bare, *c) for c in coefficients])
             self.job.run(self.kernel.measure)
             totals = self.job.totals()
             lr = float(settings["lr"])
             ratios = [reference.trust(math.sqrt(a), math.sqrt(b), lr) for a, b in totals[:, 1:3]]
-            coefficients, new = self._coefficients(settings, rows, ratios)
-            self.job.set([(*around, *c) for c in coefficients])
+            coefficients, new = self.coefficients(settings, rows, ratios)
+        self.job.set([(*around, *c) for c in coefficients])
         self.job.run(self.kernel.step)
         self.count(rows, new)
         if not want:
             return None
-        sums = self.job.totals()
-        return Totals(self.params, np.column_stack([sums, _counted(sums[:, 0], self.take(self._all))[:, 1]]))
+        # Until the next step the sums stay where they are; gradients don't.
+        finite = bool(np.isfinite(self.job.sums[:, 0]).all())
+        return Totals(self.places, self._found if finite else self._found())
 
-    def _coefficients(
-        self, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], trusts: Sequence[float]
-    ) -> tuple[list[tuple[float, ...]], list[dict[str, float]]]:
-        found, new = [], []
-        for i in range(max(len(rows), len(trusts))):
-            given = {**settings, **rows[i if len(rows) > 1 else 0], "trust": trusts[i if len(trusts) > 1 else 0]}
-            coefficients, kept = self.formula.coefficients(*map(given.__getitem__, self._wanted))
-            found.append(coefficients)
-            if kept:
-                new.append(dict(zip(self._scalar_names, kept, strict=True)))
-        return found, new if len(rows) > 1 else new[:1]
+    def _found(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        sums = self.job.totals()
+        return np.column_stack([sums, _counted(sums[:, 0], self.take(self._all))[:, 1]])
 
 
 def _counted(squares: Any, grads: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Σg² and the number of non-finite elements of each gradient; these are only looked for where the sum isn't."""
-    bad = [0 if ok else int((~_real(g).isfinite()).sum()) for ok, g in zip(np.isfinite(squares), grads, strict=True)]
-    return np.column_stack([squares, bad])
+    counts = np.zeros(len(squares))
+    for i in np.flatnonzero(~np.isfinite(squares)):
+        counts[i] = int((~_real(grads[int(i)]).isfinite()).sum())
+    return np.column_stack([squares, counts])
 
 
 def _real(tensor: Tensor) -> Tensor:

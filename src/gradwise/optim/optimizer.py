@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
 from operator import is_
+from threading import Lock
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
@@ -14,30 +15,20 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
 from gradwise.optim.batch import AVERAGE, MASTER, Batch, Compiled, Counters, Eager, Held, Totals
-from gradwise.optim.kernels import cpu
+from gradwise.optim.gpu_batch import Fused, step_there
+from gradwise.optim.inspection import Inspection
+from gradwise.optim.kernels import cpu, gpu
 from gradwise.optim.kernels.formula import Formula, take_apart
-from gradwise.optim.kernels.reference import Around
 from gradwise.optim.rules.rule import Rule
+from gradwise.optim.settings import AROUND, PAIRS, Settled, check
 from gradwise.schedules import Schedule
 
 Schedulable = float | Tensor | Callable[[int], float]
 BACKENDS = ("auto", "cpu", "gpu", "reference")
-_PAIRS = {"betas": ("beta1", "beta2"), "etas": ("etaminus", "etaplus"), "step_sizes": ("step_min", "step_max")}
-_RANGES = {
-    "lr": (0, math.inf, "learning rate"),
-    "eps": (0, math.inf, "epsilon value"),
-    "weight_decay": (0, math.inf, "weight_decay value"),
-    "momentum": (0, math.inf, "momentum value"),
-    "lr_decay": (0, math.inf, "lr_decay value"),
-    "initial_accumulator_value": (0, math.inf, "initial_accumulator_value value"),
-    "rho": (0, 1, "rho value"),
-    "alpha": (0, math.inf, "alpha value"),
-    "momentum_decay": (0, math.inf, "momentum_decay value"),
-    "l1": (0, math.inf, "l1 value"),
-}
-_AROUND = ("lr", "weight_decay", "decoupled_weight_decay", "maximize", "clip_value", "l1", "ema")
 # Plans kept for different sets of parameters that have gradients (a GAN's halves, frozen layers).
 _REMEMBERED = 16
+# Kernels are made by one thread at a time: Python's own parser is not safe in several (before 3.12).
+_MAKING = Lock()
 
 
 class Options(TypedDict, total=False):
@@ -72,23 +63,7 @@ class Telemetry(NamedTuple):
     nonfinite: int
 
 
-class Settled(NamedTuple):
-    """A group's settings as they are in use.
-
-    Attributes:
-        values: as the group holds them.
-        settings: as the rule names them.
-        around: what is done around the rule.
-        wanted: those on which it depends how tensors are batched.
-    """
-
-    values: list[Any]
-    settings: dict[str, Any]
-    around: Around
-    wanted: tuple[bool, ...]
-
-
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Inspection):
     """Steps parameters by a rule.
 
     Args:
@@ -101,10 +76,15 @@ class Optimizer(torch.optim.Optimizer):
         telemetry: each step keeps what it found of every tensor (`telemetry_of`).
         stochastic_rounding: rounds bfloat16 parameters up or down by chance, in proportion: small steps aren't lost.
         master_weights: keeps float32 weights and states for 16-bit parameters.
-        backend: "auto", or "cpu", "gpu" or "reference" for one of the ways to run a rule.
+        backend: "auto", or "cpu", "gpu" (an error where it can't be) or "reference" for one of the ways to run a rule.
 
     Group settings beside the rule's own: `weight_decay`, `decoupled_weight_decay`, `maximize`, `clip_value`
     (elementwise), `l1` (proximal: elements reach 0 exactly), `ema` (decay of an average of the weights: `averaged`).
+
+    On a GPU no step waits for the device. With `capturable` steps are also counted there, so that a captured CUDA graph
+    replays with the right one; a rate to be changed between replays is a tensor there. (A schedule is a function on the
+    host, which a replay doesn't call.) Under a gradient scaler or `finite_only` the device decides by itself whether
+    to step, and `step` in the state counts those made; schedules go by calls of `step()`.
 
     Raises:
         ValueError: for a setting out of range, naming it.
@@ -112,6 +92,7 @@ class Optimizer(torch.optim.Optimizer):
 
     _step_supports_amp_scaling = True
     sparse = False  # whether it takes sparse gradients, stepping only the rows they have
+    _stopped: Tensor | None = None  # how many steps a device decided not to make: known to the device
 
     def __init__(self, params: Any, rule: Rule, defaults: dict[str, Any], **options: Unpack[Options]) -> None:
         unknown = sorted(set(options) - set(Options.__annotations__))
@@ -140,11 +121,13 @@ class Optimizer(torch.optim.Optimizer):
 
     def _begin(self) -> None:
         self._formulas: dict[tuple[tuple[str, bool], ...], Formula] = {}
-        self._counters: list[dict[str, Counters]] = []
+        self._counters: list[dict[Any, dict[str, Counters]]] = []
         self._plans: list[dict[Any, list[Batch]]] = []
-        self._seen: dict[Tensor, Telemetry] = {}
+        self._told: list[Totals] = []
+        self._captured: list[Any] = []
+        self._scaled = False
         fills = (s.fill for s in self.rule.states if isinstance(s.fill, str))
-        self._read = tuple(dict.fromkeys((*self.rule.settings, *fills, *_AROUND, *_PAIRS)))
+        self._read = tuple(dict.fromkeys((*self.rule.settings, *fills, *AROUND, *PAIRS)))
         self._snapshot: list[Any] | None = None
         self._settled: list[Settled | None] = []
 
@@ -168,59 +151,15 @@ class Optimizer(torch.optim.Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         """Raise ValueError where a setting of the group is out of range."""
-        rate = group["lr"]
-        if isinstance(rate, Tensor) and rate.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
-        for name, (low, high, what) in _RANGES.items():
-            value = group.get(name)
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"Invalid {what}: {value}")
-        betas = group.get("betas", ())
-        if len({isinstance(b, Tensor) for b in betas}) > 1:
-            raise ValueError("betas must be either both floats or both Tensors")
-        for i, beta in enumerate(betas):
-            if isinstance(beta, Tensor) and group.get("foreach") and not group.get("capturable", True):
-                raise ValueError(f"betas[{i}] as a Tensor is not supported for capturable=False and foreach=True")
-            if isinstance(beta, Tensor) and beta.numel() != 1:
-                raise ValueError(f"Tensor betas[{i}] must be 1-element")
-            if not 0 <= beta < 1:
-                raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
-        if group.get("clip_value") is not None and not group["clip_value"] > 0:
-            raise ValueError(f"Invalid clip_value value: {group['clip_value']}")
-        if group.get("ema") is not None and not 0 <= group["ema"] < 1:
-            raise ValueError(f"Invalid ema value: {group['ema']} (a decay below 1, such as 0.999)")
-        if group.get("fused") and group.get("foreach"):
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-        if isinstance(rate, Tensor) and group.get("foreach") and not group.get("capturable", True):
-            raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
-        if group.get("differentiable"):
-            raise ValueError("differentiable=True: steps here are compiled, autograd can't see them; use torch.optim")
+        check(group)
 
     def settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """A group's settings as the rule names them, and those around it."""
+        """A group's settings as the rule names them, and those around it; tensors stay tensors."""
         found = {key: group[key] for key in self._read if key in group}
-        for key, names in _PAIRS.items():
+        for key, names in PAIRS.items():
             if key in found:
                 found[names[0]], found[names[1]] = found.pop(key)
-        for key, value in found.items():
-            if isinstance(value, Tensor):
-                found[key] = float(value)
         return found
-
-    def _around(self, settings: Mapping[str, Any]) -> Around:
-        get = settings.get
-        lr, decay, decoupled = settings["lr"], get("weight_decay", 0.0), get("decoupled_weight_decay", False)
-        clip, average = get("clip_value"), get("ema")
-        if self.rule.decays:
-            decay = 0.0
-        return Around(
-            -1.0 if get("maximize") else 1.0,
-            math.inf if clip is None else clip,
-            0.0 if decoupled else decay,
-            1 - lr * decay if decoupled else 1.0,
-            lr * get("l1", 0.0),
-            0.0 if average is None else 1 - average,
-        )
 
     # the step
 
@@ -251,27 +190,53 @@ class Optimizer(torch.optim.Optimizer):
 
     def _step(self) -> None:
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        if found is not None and float(found) > 0:
+        if found is not None:
+            if not self._scaled:  # from now on the device alone decides, and counts, steps of the tensors it has
+                self._scaled, self._snapshot = True, None
+            if self.backend != "gpu" and found.device.type == "cpu" and float(found) > 0:
+                self.skipped += 1
+                return
+        self._schedule()
+        settled, work = self._work()
+        batches = [b for each in work for b in each]
+        self._told = []
+        if batches and all(isinstance(b, Fused) for b in batches):
+            self._step_there(settled, work, scale, found)
+        elif not self._step_here(settled, work, scale, found):
             self.skipped += 1
             return
-        unscale = 1.0 if scale is None else 1.0 / float(scale)
+        self.steps += 1
+        if self._snapshot is None:
+            self._snapshot = self._parts()
+
+    def _schedule(self) -> None:
         for group, schedule in zip(self.param_groups, self._schedules, strict=True):
             if schedule is not None:
                 group["lr"] = float(schedule(self.steps))
+
+    def _work(self) -> tuple[list[Settled], list[list[Batch]]]:
+        """Each group's settings and batches."""
         if not self._same():
             self._plans = [{} for _ in self.param_groups]
             self._settled = [None] * len(self.param_groups)
         settled = [self._settle(i, group) for i, group in enumerate(self.param_groups)]
-        work = [self._batches(i, group, settled[i]) for i, group in enumerate(self.param_groups)]
+        return settled, [self._batches(i, group, settled[i]) for i, group in enumerate(self.param_groups)]
+
+    def _step_here(
+        self, settled: Sequence[Settled], work: Sequence[Sequence[Batch]], scale: Tensor | None, found: Tensor | None
+    ) -> bool:
+        """The step, decided on by the host; False if it was not made."""
+        if found is not None and float(found) > 0:
+            return False
+        unscale = 1.0 if scale is None else 1.0 / float(scale)
         factor = unscale
         if self.clip_norm is not None or self.finite_only:
             sums = [batch.measure().sum(0) for batches in work for batch in batches]
             if self.finite_only and any(bad > 0 for _, bad in sums):
-                self.skipped += 1
                 for batch in (b for batches in work for b in batches if b.fresh):
                     for p in batch.params:
                         self.state.pop(p, None)
-                return
+                return False
             if self.clip_norm is not None:
                 norm = math.sqrt(sum(squares for squares, _ in sums)) * factor
                 factor *= min(1.0, self.clip_norm / (norm + 1e-6)) if math.isfinite(norm) else _spoiled(norm)
@@ -283,10 +248,30 @@ class Optimizer(torch.optim.Optimizer):
                 for batch in batches:
                     totals = batch.step(known.settings, around, self.telemetry)
                     if totals is not None:
-                        self._keep(totals, factor / unscale)
-        self.steps += 1
-        if self._snapshot is None:
-            self._snapshot = self._parts()
+                        totals.clipped = factor / unscale
+                        self._told.append(totals)
+        return True
+
+    def _step_there(
+        self, settled: Sequence[Settled], work: Sequence[Sequence[Any]], scale: Tensor | None, found: Tensor | None
+    ) -> None:
+        """The step, with all that decides about it left on the device: the host never waits."""
+        made = [(batch, *known.there) for batches, known in zip(work, settled, strict=True) for batch in batches]
+        totals, stopped = step_there(made, scale, found, self.clip_norm, self.finite_only, self.telemetry)
+        self._told += totals
+        if stopped is not None:
+            self._stopped = stopped if self._stopped is None else self._stopped + stopped
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were not made because of a non-finite gradient."""
+        return self._skipped + (0 if self._stopped is None else int(self._stopped))
+
+    @skipped.setter
+    def skipped(self, count: int) -> None:
+        """Count on from here."""
+        self._skipped = count
+        self._stopped = None
 
     def _parts(self) -> list[Any]:
         """All that batches were made of: parameters, their states, and what is in these."""
@@ -311,20 +296,20 @@ class Optimizer(torch.optim.Optimizer):
         if known is not None and known.values == values:
             return known
         settings = self.settings(group)
-        wanted = (*(bool(settings[s]) for s in self.rule.static), group.get("ema") is not None)
-        made = Settled(values, settings, self._around(settings), wanted)
+        counted = self._scaled or self.finite_only or bool(group.get("capturable"))
+        wanted = (*(bool(settings[s]) for s in self.rule.static), group.get("ema") is not None, counted)
+        made = Settled(values, settings, self.rule.decays, wanted)
         # A tensor may change in place, which values don't show.
         self._settled[i] = None if any(isinstance(v, Tensor) for v in (*values, *group.get("betas", ()))) else made
         return made
 
-    def _keep(self, totals: Totals, clipped: float) -> None:
-        """Telemetry as of the gradient that came: the pass saw it scaled by `clipped`."""
-        for p, (g, w, d, a, bad) in zip(totals.parameters, totals.sums.tolist(), strict=True):
-            self._seen[p] = Telemetry(g / clipped**2, w, d, a / clipped, int(bad))
-
     def telemetry_of(self, param: Tensor) -> Telemetry | None:
-        """What the latest step that moved `param` found of it; None without `telemetry=True`."""
-        return self._seen.get(param)
+        """What the latest step found of `param`; None without `telemetry=True`, or if that step didn't move it."""
+        for totals in self._told:
+            if param in totals.places:
+                gradient, parameter, update, along, bad = totals.of(param)
+                return Telemetry(gradient, parameter, update, along, int(bad))
+        return None
 
     # which tensors go together
 
@@ -346,23 +331,29 @@ class Optimizer(torch.optim.Optimizer):
         return made
 
     def _plan(self, i: int, group: Mapping[str, Any], grads: list[Tensor | None], known: Settled) -> list[Batch]:
-        counters = self._counted(i, group)
-        held = Held(self.rule, self._formula, self.state, counters, self.stochastic_rounding)
         names = [s.name for s in self.rule.present(known.settings) if not s.scalar]
         names += [AVERAGE] if group.get("ema") is not None else []
+        there = known.wanted[-1]
         kinds: dict[Any, list[int]] = {}
         for k, (p, g) in enumerate(zip(group["params"], grads, strict=True)):
             if g is None:
                 continue
             if g.is_sparse:
                 self._check_sparse(known.settings)
-            fresh = self._make_state(p, k, known.settings, counters, group)
             way = self._way(p, g)
-            kinds.setdefault((way, p.device, p.dtype, fresh), []).append(k)
-        return [
-            way(held, [group["params"][k] for k in places], places, names, fresh)
-            for (way, *_, fresh), places in kinds.items()
-        ]
+            device = p.device if there and way is Fused else None
+            fresh = self._make_state(p, k, known.settings, self._counted(i, group, device), group)
+            state = self.state.get(p, {})
+            own = (*names, MASTER) if MASTER in state else tuple(names)
+            dtypes = tuple(state[name].dtype for name in own)
+            kinds.setdefault((way, device, own, p.device, p.dtype, dtypes, fresh), []).append(k)
+        made: list[Batch] = []
+        for (way, device, own, *_, fresh), places in kinds.items():
+            counters = self._counted(i, group, device)
+            held = Held(self.rule, self._formula, self.state, counters, self.stochastic_rounding, self._captured)
+            with _MAKING:
+                made.append(way(held, [group["params"][k] for k in places], places, own, fresh))
+        return made
 
     def _check_sparse(self, settings: Mapping[str, Any]) -> None:
         if not self.sparse:
@@ -371,23 +362,34 @@ class Optimizer(torch.optim.Optimizer):
             raise RuntimeError("weight_decay option is not compatible with sparse gradients")
 
     def _way(self, p: Tensor, g: Tensor) -> type[Batch]:
-        wide = self.master_weights and MASTER in self.state.get(p, ())
-        if self.backend == "reference" or g.layout != torch.strided or wide:
+        if self.backend == "gpu":
+            why = gpu.obstacle(p) or self._awkward(p, g)
+            if why:
+                raise RuntimeError(f"backend='gpu' can't step a parameter of shape {tuple(p.shape)}: {why}")
+            return Fused
+        if self.backend == "reference" or self._awkward(p, g):
             return Eager
-        if p.device.type == "cpu" and p.dtype.to_real() in cpu.DTYPES and _dense(p):
-            return Compiled
-        return Eager
+        if p.device.type == "cpu":
+            wide = self.master_weights and MASTER in self.state.get(p, ())
+            return Compiled if p.dtype.to_real() in cpu.DTYPES and not wide else Eager
+        return Fused if self.backend == "auto" and gpu.obstacle(p) is None else Eager
 
-    def _counted(self, i: int, group: Mapping[str, Any]) -> dict[str, Counters]:
-        """The group's counters, grown with it."""
+    def _awkward(self, p: Tensor, g: Tensor) -> str | None:
+        """Why no kernel can step it."""
+        if g.layout != torch.strided:
+            return f"its gradient is {str(g.layout).removeprefix('torch.')}"
+        return None if _dense(p) else f"its elements don't lie side by side (strides {p.stride()})"
+
+    def _counted(self, i: int, group: Mapping[str, Any], device: torch.device | None) -> dict[str, Counters]:
+        """The group's counters on the host, or on a device; grown with the group."""
         names = [*(["step"] if self.rule.counts else []), *(s.name for s in self.rule.states if s.scalar)]
         while len(self._counters) <= i:
             self._counters.append({})
-        held = self._counters[i]
+        held = self._counters[i].setdefault(device, {})
         size = len(group["params"])
         if names and (not held or len(held[names[0]].views) != size):
             held.clear()
-            held.update({n: Counters(size, scalar_dtype()) for n in names})
+            held.update({n: Counters(size, scalar_dtype(), device) for n in names})
         return held
 
     @torch.no_grad()

@@ -10,6 +10,8 @@ import stat
 _CHUNK = 1 << 24
 _EXCHANGE = 2  # RENAME_EXCHANGE
 _IN_USE = "in use"
+# The folder of one run: what its process tells, and is told.
+RUN = "gradwise-run-"
 
 
 def copy_file(source: str, target: str, *, content: bool = True) -> None:

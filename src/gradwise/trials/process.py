@@ -23,6 +23,7 @@ from typing import IO, Any
 from gradwise.recording.frames import Frame
 from gradwise.recording.wire import SpoolError, SpoolReader
 from gradwise.trials.child import INJECT, Orders
+from gradwise.trials.files import RUN, hold
 
 POLL = 0.2
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -134,7 +135,8 @@ class _Run:
         self.own = environment is not None
         self.environment = dict(os.environ if environment is None else environment)
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="gradwise-"))
+            self.folder = Path(tempfile.mkdtemp(prefix=RUN))
+            self._lock = hold(str(self.folder))
         except OSError as error:
             raise NotStarted(f"no folder for temporary files can be made ({error.strerror})") from error
         self.orders = Orders(**{**orders, "spool": str(self.folder / "spool")})
@@ -172,6 +174,7 @@ class _Run:
                 child.returncode, seconds, self.timed_out, self.told, printed, complained, problem=self.problem
             )
         finally:
+            os.close(self._lock)
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, mask: set[int | signal.Signals], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from gradwise.trials.files import copy_file, hold, remove_tree, sweep
+from gradwise.trials.files import RUN, copy_file, hold, remove_tree, sweep
 from gradwise.trials.programs import describe
 from gradwise.trials.scratch import MOST_COPIES, NOT_MOVED, SMALL, Origin, Scratch, holds, inside, paths_in
 from gradwise.trials.snapshot import Entry, Snapshot, compare, open_elsewhere
@@ -84,7 +84,7 @@ class Workspace:
         Raises:
             OSError: where there is no room for what has to be kept.
         """
-        sweep(tempfile.gettempdir(), (_SCRATCH, _KEPT))
+        sweep(tempfile.gettempdir(), (_SCRATCH, _KEPT, RUN))
         workspace = cls(cwd, script, argv, os.environ if env is None else env)
         workspace.snapshot = Snapshot.take(workspace.roots)
         workspace._elsewhere = open_elsewhere(workspace.roots)

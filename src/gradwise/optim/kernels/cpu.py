@@ -48,7 +48,7 @@ class Job:
         self.table = np.zeros((n, columns + 2), np.int64)
         chunks = [(i, at, min(CHUNK, size - at)) for i, size in enumerate(sizes) for at in range(0, size, CHUNK)]
         self.chunks = np.array(chunks, np.int64).reshape(-1, 3)
-        self.starts = np.searchsorted(self.chunks[:, 0], np.arange(n))
+        self._filled, self._starts = np.unique(self.chunks[:, 0], return_index=True)
         self.sums = np.zeros((len(chunks), SUMS))
         self.coefficients = np.zeros((n, len(AROUND) + count))
         self.table[:, -1] = self.coefficients.ctypes.data
@@ -79,7 +79,8 @@ class Job:
     def totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """What the last pass summed, a row for each tensor."""
         total = np.zeros((len(self.table), SUMS))
-        np.add.at(total, self.chunks[:, 0], self.sums)
+        if len(self.sums):
+            total[self._filled] = np.add.reduceat(self.sums, self._starts)
         return total
 
 

@@ -57,10 +57,13 @@ def _compile(name: str, text: str, entries: Sequence[str]) -> tuple[dict[str, st
     made = {entry: namespace[entry] for entry in entries}
     _kept.append(made)
     found = {entry: int(callback.address) for entry, callback in made.items()}
-    libraries = [callback._library for callback in made.values()]
-    if len(libraries) > 1 or not all(map(_alone, libraries)):
+    try:
+        libraries = [callback._library for callback in made.values()]
+        if len(libraries) > 1 or not all(map(_alone, libraries)):
+            return {}, b"", found
+        return {e: c._wrapper_name for e, c in made.items()}, libraries[0]._get_compiled_object(), found
+    except AttributeError:  # a Numba that keeps these things elsewhere: compiled by each process
         return {}, b"", found
-    return {e: c._wrapper_name for e, c in made.items()}, libraries[0]._get_compiled_object(), found
 
 
 def _alone(library: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from gradwise.optim.rules.rule import Rule
-from gradwise.optim.rules.scalars import clamp, ema, penalized, soft_threshold
+from gradwise.optim.rules.scalars import clamp, ema, penalized, soft_threshold, where
 
 
 class Around(NamedTuple):
@@ -48,9 +48,10 @@ def apply(
     return (soft_threshold(new, around.threshold) if around.threshold else new), states
 
 
-def trust(length: float, step: float, lr: float) -> float:
+def trust(length: Any, step: Any, lr: Any) -> Any:
     """‖p‖/‖u‖ for a step η·u; 1 where either is 0 (LAMB)."""
-    return lr * length / step if length > 0 and step > 0 else 1.0
+    known = (length > 0) & (step > 0)
+    return where(known, lr * length / where(known, step, 1.0), 1.0)
 
 
 def average(e: Tensor, p: Tensor, weight: float) -> None:

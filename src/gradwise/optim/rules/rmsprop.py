@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradwise.optim.rules.rule import State, rule
+from gradwise.optim.rules.rule import State, View, rule
 from gradwise.optim.rules.scalars import ema, maximum, scaled, sqrt, where
 
 
-@rule("square_avg", State("grad_avg", when="centered"), State("momentum_buffer", when="momentum"))
+def variance(v: Any, m: Any) -> Any:
+    """Mean of squares less squared mean; rounding may take it below 0."""
+    return maximum(v - m * m, 0 * v)
+
+
+def rate(second: Any, lr: Any, eps: Any, eps_at: Any) -> Any:
+    """What a gradient of 1 would be multiplied by, were the average to stand still (α = 1)."""
+    moved, *_ = rmsprop.update(0 * second, 1 + 0 * second, second, None, None, lr, 1.0, eps, eps_at, 0, False)
+    return -moved
+
+
+SEEN = View(
+    second=lambda v, m, centered: variance(v, m) if centered else v,
+    rate=rate,
+    windows={"first": "momentum", "second": "alpha"},
+)
+
+
+@rule("square_avg", State("grad_avg", when="centered"), State("momentum_buffer", when="momentum"), view=SEEN)
 def rmsprop(
     p: Any, g: Any, v: Any, m: Any, b: Any, lr: Any, alpha: Any, eps: Any, eps_at: Any, momentum: Any, centered: Any
 ) -> Any:
@@ -16,7 +34,7 @@ def rmsprop(
     v = ema(v, g * g, alpha)
     if centered:
         m = ema(m, g, alpha)
-        second = maximum(v - m * m, 0 * v)  # a variance; rounding may take it below 0
+        second = variance(v, m)
     else:
         second = v
     if eps_at == "inside":

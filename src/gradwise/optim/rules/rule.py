@@ -28,6 +28,23 @@ class State:
 
 
 @dataclass(frozen=True)
+class View:
+    """What a rule's states mean, to whoever looks at a live optimizer: functions of its states and settings, by name.
+
+    Attributes:
+        first: the first moment, bias-corrected where the rule corrects it.
+        second: the second moment, likewise; what the step is divided by the root of.
+        rate: what the first moment (or gradient) of an element is multiplied by; may also ask for `second`.
+        windows: for "first" and "second", the setting that is the decay of its average.
+    """
+
+    first: Callable[..., Any] | None = None
+    second: Callable[..., Any] | None = None
+    rate: Callable[..., Any] = lambda lr: lr
+    windows: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Rule:
     """An update rule.
 
@@ -38,6 +55,7 @@ class Rule:
         states: in the order in which `update` takes and returns them.
         counts: whether `optimizer.state[p]["step"]` counts steps.
         decays: whether `weight_decay` belongs to the rule, and is not handled around it.
+        view: what its states mean (`Optimizer.effective_lr`, `moments`, `windows`).
         arguments: what its function calls parameter, gradient and states.
         settings: what else it is given.
     """
@@ -46,6 +64,7 @@ class Rule:
     states: tuple[State, ...] = ()
     counts: bool = True
     decays: bool = False
+    view: View | None = None
     arguments: tuple[str, ...] = field(init=False)
     settings: tuple[str, ...] = field(init=False)
 
@@ -80,8 +99,10 @@ class Rule:
         return tuple(s for s in self.states if s.when is None or settings[s.when])
 
 
-def rule(*states: State | str, counts: bool = True, decays: bool = False) -> Callable[[Callable[..., Any]], Rule]:
-    """Make a rule of a function; `states` name what it keeps, in order.
+def rule(
+    *states: State | str, counts: bool = True, decays: bool = False, view: View | None = None
+) -> Callable[[Callable[..., Any]], Rule]:
+    """Make a rule of a function; `states` name what it keeps, in order; the rest is as in `Rule`.
 
     >>> from gradwise.optim.rules.scalars import ema, sign
     >>> @rule("momentum")
@@ -94,4 +115,4 @@ def rule(*states: State | str, counts: bool = True, decays: bool = False) -> Cal
     (0.9, 0.19999999999999996)
     """
     kept = tuple(s if isinstance(s, State) else State(s) for s in states)
-    return lambda update: Rule(update, kept, counts, decays)
+    return lambda update: Rule(update, kept, counts, decays, view)

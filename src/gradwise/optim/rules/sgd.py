@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradwise.optim.rules.rule import State, rule
+from gradwise.optim.rules.rule import State, View, rule
 from gradwise.optim.rules.scalars import where
 
 
-@rule(State("momentum_buffer", when="momentum"), counts=False)
+@rule(
+    State("momentum_buffer", when="momentum"),
+    counts=False,
+    view=View(lambda b, momentum: b if momentum else None, windows={"first": "momentum"}),
+)
 def sgd(
     p: Any, g: Any, b: Any, lr: Any, momentum: Any, dampening: Any, nesterov: Any, convention: Any, first: Any
 ) -> Any:
