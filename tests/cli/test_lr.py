@@ -29,6 +29,40 @@ def test_it_answers_for_the_script_as_it_is(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lr.html", "lr.json", "train.py"]
 
 
+EPOCHS = """
+import torch
+torch.manual_seed(0)
+x = torch.randn(96, 5)
+y = x @ torch.randn(5, 1) + 0.1 * torch.randn(96, 1)
+model = torch.nn.Linear(5, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 32, shuffle=True)
+for epoch in range(30):
+    for inputs, targets in data:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        error = torch.nn.functional.mse_loss(model(x), y).item()
+    print(f"epoch {epoch} error {error:.5f}")
+"""
+
+
+@pytest.mark.parametrize("options", [("--per", "epoch"), ("--metric", r"error ([0-9.]+)")])
+def test_other_ways_to_ramp_and_to_judge(tmp_path: Path, options: tuple[str, ...]) -> None:
+    place = Place(tmp_path)
+    place.write("epochs.py", EPOCHS)
+    done = place.run("lr", "-q", "--budget", "160", "--json", "lr.json", *options, "epochs.py")
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads((tmp_path / "lr.json").read_text())["answers"]
+    assert answer["lr"] == pytest.approx(float(done.stdout), rel=1e-6)
+    assert 3e-3 < answer["lr"] < 2  # at 1e-3 it crawls, from about 2 on it diverges
+    if options == ("--per", "epoch"):
+        rates = answer["ramp"]["lr"]
+        assert len(set(rates)) <= len(rates) // 2  # constant within an epoch
+
+
 def test_where_it_cannot_be_tried_it_says_why(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.write("none.py", "import torch\nprint('no training')\n")
