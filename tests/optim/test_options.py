@@ -501,5 +501,9 @@ def test_bad_options_are_told() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             ours.Adam(params, **kwargs)
+    with pytest.raises(ValueError, match="Momentum must be between 0 and 1"):
+        ours.ScheduleFreeAdamW(params, betas=(0.0, 0.999))
+    with pytest.raises(ValueError, match="Momentum must be between 0 and 1"):
+        ours.ScheduleFreeSGD(params, momentum=0.0)
     with pytest.raises(TypeError, match="clipnorm"):
         ours.Adam(params, clipnorm=1.0)

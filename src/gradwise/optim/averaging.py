@@ -71,6 +71,12 @@ class _ScheduleFree(Optimizer):
 
     training = True
 
+    def check(self, group: Mapping[str, Any]) -> None:
+        """Raise ValueError where a setting of the group is out of range."""
+        super().check(group)
+        if not 0 < group["betas"][0] < 1:
+            raise ValueError(f"Momentum must be between 0 and 1 exclusive: {group['betas'][0]}")
+
     def train(self) -> None:
         """Move parameters to y, where gradients are taken. New optimizers are there."""
         self._move(True)
@@ -155,12 +161,6 @@ class ScheduleFreeSGD(_ScheduleFree):
             "r": r, "weight_lr_power": weight_lr_power, "maximize": maximize, "adaptive": False,
         }  # fmt: skip
         super().__init__(params, schedule_free, defaults, **options)
-
-    def check(self, group: Mapping[str, Any]) -> None:
-        """Raise ValueError where a setting of the group is out of range."""
-        super().check(group)
-        if not 0 < group["betas"][0] < 1:
-            raise ValueError(f"Momentum must be between 0 and 1 exclusive: {group['betas'][0]}")
 
 
 class ScheduleFreeAdamW(_ScheduleFree):
