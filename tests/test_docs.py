@@ -14,13 +14,13 @@ from types import ModuleType
 
 import pytest
 
-from gradwise.diagnosis.diagnose import EXPLAINS
+from gradwise.diagnosis.causes import LEADS_TO
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [p for n in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG") if (p := ROOT / f"{n}.md").exists()]
 PAGES += sorted(DOCS.rglob("*.md"))
-FINDINGS = sorted(EXPLAINS)
+FINDINGS = sorted(page.stem for page in (DOCS / "findings").glob("*.md") if page.stem in LEADS_TO)
 
 
 def name(page: Path) -> str:

@@ -8,24 +8,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from gradwise.diagnosis import activations, data, decay, generalization, noise, nonfinite, rates, scale, wiring
 from gradwise.diagnosis.advice import advise
+from gradwise.diagnosis.case import Case, Check
+from gradwise.diagnosis.causes import weigh
 from gradwise.diagnosis.checklist import checklist
 from gradwise.diagnosis.evidence import Evidence, evidence_of
 from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Verdict, Where
 from gradwise.diagnosis.hypotheses import DOUBT, REPORT, SUSPECT, Hypothesis
-from gradwise.diagnosis.nonfinite import not_finite, ran_off_at_once
-from gradwise.diagnosis.rates import LEARNED, came_apart, never_lowered, too_high, too_low
+from gradwise.diagnosis.rates import LEARNED
 from gradwise.recording import signals
 from gradwise.recording.recording import Recording
 
-# What a cause explains by itself, so that it isn't listed beside it.
-EXPLAINS: dict[str, tuple[str, ...]] = {
-    "lr-too-high": ("non-finite-loss", "late-divergence", "late-lr-too-high"),
-    "late-divergence": ("non-finite-loss", "late-lr-too-high"),
-    "non-finite-loss": ("late-divergence", "late-lr-too-high"),
-    "late-lr-too-high": (),
-    "lr-too-low": (),
-}
+# In this order they are asked; which of their answers are told is settled by `weigh`.
+CHECKS: tuple[Check, ...] = (
+    *wiring.CHECKS, *data.CHECKS, *scale.CHECKS, *activations.CHECKS, *nonfinite.CHECKS, *rates.CHECKS, *decay.CHECKS,
+    *noise.CHECKS, *generalization.CHECKS,
+)  # fmt: skip
 _LEAST_STEPS = 20
 
 
@@ -44,13 +43,14 @@ def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
     sources = recording.sources(signals.LOSS) or recording.sources(signals.TIME)
     evidence = [evidence_of(recording, s) for s in sources]
     rivals = _rivals(recording, sources)
-    weighed = [(e, h) for e in evidence for h in _weigh(recording, e, rivals)]
+    main = max(evidence, key=lambda e: e.steps, default=None)
+    cases = [Case(recording, e, rivals, e is main) for e in evidence]
+    weighed = [(c.e, h) for c in cases for h in weigh([h for check in CHECKS for h in check(c) if h is not None])]
     weighed = _once(sorted(weighed, key=lambda pair: -pair[1].confidence))
     findings = tuple(_finding(e, h) for e, h in weighed if h.confidence >= REPORT)
     suspicions = tuple(_finding(e, h) for e, h in weighed if SUSPECT <= h.confidence < REPORT)
     verdict, summary = _verdict(recording, evidence, findings, rivals)
     doubtful = verdict == "healthy" and any(f.confidence >= DOUBT for f in suspicions)
-    main = max(evidence, key=lambda e: e.steps, default=None)
     steps = max((e.steps for e in evidence), default=0)
     return Diagnosis(
         run=run.id,
@@ -69,35 +69,12 @@ def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
     )
 
 
-def _weigh(recording: Recording, e: Evidence, rivals: bool) -> list[Hypothesis]:
-    """All hypotheses on one optimizer, without those that a stronger one explains."""
-    found = [not_finite(recording, e), ran_off_at_once(recording, e)]
-    if not rivals:
-        # Adversaries' losses rise when the other learns: only what cannot be read off a curve is checked for them.
-        found += [too_high(e), too_low(e), never_lowered(e), came_apart(e)]
-    hypotheses = sorted((h for h in found if h is not None), key=lambda h: -_rank(h))
-    kept: list[Hypothesis] = []
-    for h in hypotheses:
-        root = next((k for k in kept if h.id in EXPLAINS.get(k.id, ())), None)
-        if root is None:
-            kept.append(h)
-            continue
-        symptoms = [*root.evidence.get("explains", []), h.id]
-        kept[kept.index(root)] = replace(root, evidence={**root.evidence, "explains": symptoms})
-    return kept
-
-
-def _rank(h: Hypothesis) -> float:
-    # A loss that is not finite is as sure as can be, but a run-away that leads there comes first.
-    return h.confidence - (0.4 if h.id == "non-finite-loss" else 0.0)
-
-
 def _once(weighed: Sequence[tuple[Evidence, Hypothesis]]) -> list[tuple[Evidence, Hypothesis]]:
     """One finding per cause and place where several optimizers show it (cross-validation), the surest one."""
     seen: set[tuple[str, str]] = set()
     once = []
     for e, h in weighed:
-        key = (h.id, str(e.optimizer.made))
+        key = (h.id, str(h.place or e.optimizer.made))
         if key not in seen:
             seen.add(key)
             once.append((e, h))
@@ -121,14 +98,14 @@ def _rivals(recording: Recording, sources: Sequence[int]) -> bool:
 
 
 def _finding(e: Evidence, h: Hypothesis) -> Finding:
-    place = e.optimizer.made or e.optimizer.stepped
+    place = h.place or e.optimizer.made or e.optimizer.stepped
     several = e.optimizer.index if e.source else None
     candidates = [c if several is None else replace(c, optimizer=several) for c in h.candidates]
     return Finding(
         id=h.id,
         severity=h.severity,
         confidence=h.confidence,
-        where=Where(place.file if place else None, place.line if place else None, h.parameter, None, h.step),
+        where=Where(place.file if place else None, place.line if place else None, h.parameter, h.module, h.step),
         explanation=h.says,
         evidence=h.evidence,
         remedies=tuple(Remedy(c, advise(c, e), reason="not tried") for c in candidates),

@@ -8,6 +8,7 @@ from typing import Any
 
 from gradwise.diagnosis.findings import Severity
 from gradwise.interventions import Intervention
+from gradwise.recording.recording import Place
 
 REPORT = 0.6
 """From this confidence on a cause is a finding by itself; below it only a verified cure makes it one."""
@@ -30,6 +31,8 @@ class Hypothesis:
         candidates: interventions that would cure it, best guess first.
         late: whether it shows only late, so that its cure must be tried over the full length.
         parameter: the tensor it is about, if one.
+        module: the module it is about, if one.
+        place: where in the source it is, if not where the optimizer is made.
     """
 
     id: str
@@ -41,3 +44,5 @@ class Hypothesis:
     candidates: tuple[Intervention, ...] = ()
     late: bool = False
     parameter: str | None = None
+    module: str | None = None
+    place: Place | None = None

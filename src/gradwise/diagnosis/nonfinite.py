@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gradwise.diagnosis.evidence import Evidence
+from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.hypotheses import Hypothesis
 from gradwise.interventions import Intervention
 from gradwise.recording import signals
-from gradwise.recording.recording import Recording
 
 _STAGES = {
     "target": "the target handed to the loss function already held values that are not finite: the data are broken",
@@ -24,8 +23,9 @@ _STAGES = {
 }
 
 
-def not_finite(recording: Recording, e: Evidence) -> Hypothesis | None:
+def not_finite(case: Case) -> Hypothesis | None:
     """The loss was not finite at least once; a run-away that led there is the cause to name instead."""
+    recording, e = case.recording, case.e
     series = recording.get(signals.LOSS, e.source)
     bad = np.flatnonzero(~np.isfinite(series.values)) if len(series) else np.empty(0)
     if not len(bad):
@@ -74,8 +74,9 @@ def not_finite(recording: Recording, e: Evidence) -> Hypothesis | None:
     )
 
 
-def ran_off_at_once(recording: Recording, e: Evidence) -> Hypothesis | None:
+def ran_off_at_once(case: Case) -> Hypothesis | None:
     """A run that was gone within its first dozen steps: too few points for a curve, enough for a cause."""
+    recording, e = case.recording, case.e
     series = recording.get(signals.LOSS, e.source)
     finite = np.isfinite(series.values) if len(series) else np.empty(0, bool)
     if e.curve is not None or finite.all() or not len(finite) or not finite[0]:
@@ -102,3 +103,10 @@ def ran_off_at_once(recording: Recording, e: Evidence) -> Hypothesis | None:
     }
     lower = tuple(Intervention(lr_scale=f) for f in (0.1, 0.03, 0.01, 0.3, 0.001))
     return Hypothesis("lr-too-high", 0.95, "error", says, 1, evidence, (*lower, Intervention(clip_norm=1.0)))
+
+
+def _checks(case: Case) -> tuple[Hypothesis | None, ...]:
+    return not_finite(case), ran_off_at_once(case)
+
+
+CHECKS: tuple[Check, ...] = (_checks,)

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
 from gradwise.diagnosis.evidence import Evidence
 from gradwise.diagnosis.hypotheses import Hypothesis
@@ -286,3 +287,12 @@ def _facts(e: Evidence, c: Curve) -> dict[str, float]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
+
+
+def _checks(case: Case) -> tuple[Hypothesis | None, ...]:
+    # Adversaries' losses rise when the other learns: nothing is read off their curves.
+    e = case.e
+    return () if case.rivals else (too_high(e), too_low(e), never_lowered(e), came_apart(e))
+
+
+CHECKS: tuple[Check, ...] = (_checks,)

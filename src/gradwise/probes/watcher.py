@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradwise.probes import places
+from gradwise.probes.examinations import Examinations
 from gradwise.probes.inputs import first_input
 from gradwise.probes.looks import warm_up
 from gradwise.probes.losses import LossCalls, Unscaler, Validation
@@ -62,6 +63,7 @@ class Watcher:
         self.after_step = self.stepping.after_step
         self.manual: Manual | None = None
         self.backwards = 0
+        self.examinations = Examinations(self.meter, self._counts, self._fail)
         self._patches = Patches(torch)
         self._nonfinite = False
         self._failures = 0
@@ -92,6 +94,7 @@ class Watcher:
 
     def finish(self) -> None:
         """Hand on everything recorded so far, and what recording it cost."""
+        self.examinations.finish()
         with suppress(Exception):
             if self.manual is not None and not self.registry.seen and self.manual.changed():
                 self.manual.finish(perf_counter())
@@ -160,7 +163,8 @@ class Watcher:
     # backward passes
 
     def _wrap_backward(self, original: Callable[..., None]) -> Callable[..., None]:
-        stepping, before, after = self.stepping, self._before_backward, self._after_backward
+        stepping, examinations = self.stepping, self.examinations
+        before, after = self._before_backward, self._after_backward
 
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
             # A backward pass within another one (a checkpoint's) is part of it.
@@ -169,7 +173,7 @@ class Watcher:
                 return
             stepping.differentiating = True
             try:
-                if not self.backwards:
+                if self.backwards >= examinations.due:
                     before(tensors)
                 original(tensors, *args, **kwargs)
             except BaseException:
@@ -182,15 +186,35 @@ class Watcher:
         return backward
 
     def _before_backward(self, tensors: Any) -> None:
-        """Before the first of all."""
+        """Before the first of all, and before those that are examined."""
         began = perf_counter()
         try:
-            self._first_backward = places.here()
-            first_input(self.torch, self.recorder, self._listed(tensors))
-            warm_up(self.torch)
+            losses = self._listed(tensors)
+            if not self.backwards:
+                self._first_backward = places.here()
+                first_input(self.torch, self.recorder, losses)
+                warm_up(self.torch)
+            if self._capturing(losses):
+                return
+            self.examinations.before(self.backwards, losses)
         except Exception as error:
-            self._fail("first backward", error)
-        self.startup += perf_counter() - began
+            self._fail("before backward", error)
+        self._charge_examination(perf_counter() - began)
+
+    def _charge_examination(self, cost: float) -> None:
+        """The first examination is part of starting up."""
+        if self.examinations.number:
+            self.meter.spent += cost
+        else:
+            self.startup += cost
+
+    def _capturing(self, tensors: Any) -> bool:
+        """Whether a CUDA graph is being captured, into which nothing of ours may get."""
+        return any(t.is_cuda for t in tensors[:1]) and self.torch.cuda.is_current_stream_capturing()
+
+    def _counts(self) -> list[int]:
+        """Steps made by each course of training."""
+        return [course.steps for course in self._courses()]
 
     def _after_backward(self, tensors: Any, args: Any, kwargs: Any) -> None:
         began = perf_counter()
@@ -224,6 +248,8 @@ class Watcher:
             self._fail("backward", error)
         finally:
             self.meter.spent += perf_counter() - began
+            if self.examinations.open:
+                self._charge_examination(self.examinations.after(self.backwards - 1))
 
     def _begin(self, began: float) -> float:
         """Follow the optimizers made of late; the time from which the rest is training."""
