@@ -137,6 +137,7 @@ def watch(
     max_steps: int | None = None,
     max_time: float | None = None,
     on_tick: Callable[[Intake], None] = lambda intake: None,
+    seed: int | None = None,
 ) -> Watched:
     """Run the user's script as the user's own process, and record it.
 
@@ -148,10 +149,11 @@ def watch(
         max_steps: end it cleanly after so many optimizer steps.
         max_time: end it cleanly after so many seconds.
         on_tick: called a few times a second.
+        seed: offset on the script's seeds; None leaves them alone.
     """
     change = (intervention or Intervention()).to_json()
-    intake = Intake(_run_of(target, intervention=change), keeper)
-    orders: dict[str, Any] = {"intervention": change, "max_steps": max_steps, "max_time": max_time}
+    intake = Intake(_run_of(target, intervention=change, seed=seed), keeper)
+    orders: dict[str, Any] = {"intervention": change, "max_steps": max_steps, "max_time": max_time, "seed": seed}
     if workspace is not None:
         orders["audit"] = workspace.audit()
 
