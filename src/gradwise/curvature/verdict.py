@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradwise.curvature.escape import CLEAR, Escape, mean_and_error, try_escape
 from gradwise.curvature.hessian import Hessian
-from gradwise.curvature.lanczos import NEGLIGIBLE, Eigenvalue, extremes
+from gradwise.curvature.lanczos import NEGLIGIBLE, Eigenvalue, Spectrum, extremes
 from gradwise.curvature.newton import Newton, newton_step
 
 Kind = Literal["minimum", "saddle", "maximum", "degenerate", "not critical", "inconclusive"]
@@ -203,6 +203,16 @@ def critical_point(
         attacking the saddle point problem in high-dimensional non-convex optimization, 2014.
     """
     hessian = _hessian(loss_fn, parameters, batches)
+    found, spectrum = examine(hessian, products, tolerance, seed)
+    if found.kind not in ("saddle", "maximum") or not hessian.again:
+        return found
+    return replace(found, escape=try_escape(hessian, spectrum.smallest.vector, spectrum.smallest.value))
+
+
+def examine(
+    hessian: Hessian, products: int = 25, tolerance: float = 0.01, seed: int = 0
+) -> tuple[CriticalPoint, Spectrum]:
+    """`critical_point` without trying the escape, and the spectrum with the directions."""
     before = hessian.products
     gradient, noise = mean_gradient(hessian)
     spectrum = extremes(hessian.product, hessian.random_vector(seed), products=products, tolerance=tolerance)
@@ -217,10 +227,7 @@ def critical_point(
         eps=float(torch.finfo(hessian.dtype).eps),
     )
     kind, why = judge(measured)
-    escape = None
-    if kind in ("saddle", "maximum") and hessian.again:
-        escape = try_escape(hessian, spectrum.smallest.vector, spectrum.smallest.value)
-    return CriticalPoint(kind, why, measured, escape, hessian.products - before, hessian.batches)
+    return CriticalPoint(kind, why, measured, None, hessian.products - before, hessian.batches), spectrum
 
 
 def _hessian(loss_fn: Any, parameters: Any, batches: Any) -> Hessian:
