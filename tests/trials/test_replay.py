@@ -1,15 +1,21 @@
-"""Curvature measured within trials of unmodified scripts: the figures are those of the script's own loss at that step."""
+"""Curvature measured within trials of unmodified scripts: the figures are those of the script's own loss there."""
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from gradwise.probes.recorder import Recorder
+from gradwise.probes.watcher import Watcher
+from gradwise.recording.builder import FrameSink, RecordingBuilder
 from gradwise.trials.process import Target
+from gradwise.trials.replay import Replay
 from gradwise.trials.runner import Runner, Trial
 from gradwise.trials.sandbox import Workspace
 
@@ -49,6 +55,32 @@ def replayed(tmp_path: Path, text: str, **order: int) -> Trial:
         return Runner(target, workspace).replay(order, 0, 100.0)
 
 
+class Completed(SystemExit):
+    """What ends a run."""
+
+
+def complete() -> None:
+    raise Completed(0)
+
+
+def measured(text: str, **order: int) -> dict[str, Any]:
+    """The same within this process: what a replay tells of a script."""
+    builder = RecordingBuilder()
+    watcher = Watcher(torch, Recorder(FrameSink(builder.add)))
+    watcher.install()
+    replay = Replay(torch, watcher, watcher.recorder, order, complete)
+    replay.install()
+    try:
+        with contextlib.suppress(Completed):
+            exec(compile(textwrap.dedent(text), "script.py", "exec"), {"__name__": "__main__"})
+        replay.finish()
+    finally:
+        replay.remove()
+        watcher.remove()
+    assert not builder.build().happened("probe-failed")
+    return dict(builder.build().happened("curvature")[0].data)
+
+
 def told(trial: Trial) -> Mapping[str, Any]:
     events = trial.recording.happened("curvature")
     assert len(events) == 1, trial.output
@@ -57,7 +89,8 @@ def told(trial: Trial) -> Mapping[str, Any]:
 
 
 def test_zeros_are_a_saddle(tmp_path: Path) -> None:
-    trial = replayed(tmp_path, HEAD + SADDLE + LOOP, step=20)
+    # Compiled, which a replay is not.
+    trial = replayed(tmp_path, HEAD + SADDLE + "model = torch.compile(model)\n" + LOOP, step=20)
     data = told(trial)
     assert data["kind"] == "saddle"
     assert (data["gradient_norm"], data["batches"], data["fresh"]["batches"]) == (0.0, 4, 4)
@@ -66,13 +99,13 @@ def test_zeros_are_a_saddle(tmp_path: Path) -> None:
     assert data["largest"]["value"] == pytest.approx(-data["smallest"]["value"], rel=0.01)
     assert data["fresh"]["smallest"]["value"] == pytest.approx(data["smallest"]["value"], rel=0.4)
     assert data["sharpness"] == pytest.approx(data["largest"]["value"] * 0.1 / 2 / 1.9)
-    assert [d["parameter"] for d in data["direction"]] in (["0.weight", "2.weight"], ["2.weight", "0.weight"])
+    assert sorted(d["parameter"].removeprefix("_orig_mod.") for d in data["direction"]) == ["0.weight", "2.weight"]
     assert trial.recording.run.status == "stopped"
     assert trial.recording.happened("curvature")[0].step == 20
     assert "Traceback" not in trial.output
 
 
-def test_the_bottom_of_a_bowl_is_a_minimum(tmp_path: Path) -> None:
+def test_the_bottom_of_a_bowl_is_a_minimum() -> None:
     script = (
         HEAD
         + """
@@ -89,7 +122,7 @@ def batches():
 """
         + LOOP
     )
-    data = told(replayed(tmp_path, script, step=3))
+    data = measured(script, step=3)
     assert data["kind"] == "minimum"
     assert 1 < data["smallest"]["value"] < 2 < data["largest"]["value"] < 3
     assert data["smallest"]["noise"] == pytest.approx(0, abs=1e-6)
@@ -117,7 +150,7 @@ for step, (a, b) in zip(range(60), batches()):
     assert len(set(weights[5:])) == 1
 
 
-# What each way of training needs: a loss that is accumulated, scaled, attended, evaluated in a closure, stepped by hand.
+# Ways of training: a loss that is accumulated, scaled, evaluated in a closure; steps by hand; other parameters beside.
 STYLES = {
     "accumulation": SADDLE + """
 for step, (a, b) in zip(range(60), batches()):
@@ -136,7 +169,15 @@ for step, (a, b) in zip(range(60), batches()):
     scaler.step(optimizer)
     scaler.update()
 """,
-    "compiled": SADDLE + "model = torch.compile(model)\n" + LOOP,
+    "two optimizers": SADDLE + """
+other = nn.Linear(4, 1)
+second = torch.optim.SGD(other.parameters(), lr=0.01)
+for step, (a, b) in zip(range(60), batches()):
+    for net, opt in ((other, second), (model, optimizer)):
+        opt.zero_grad()
+        F.mse_loss(net(a), b).backward()
+        opt.step()
+""",
     "closure": SADDLE + """
 optimizer = torch.optim.LBFGS(model.parameters())
 for step in range(20):
@@ -160,15 +201,15 @@ for step, (a, b) in zip(range(60), batches()):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_styles_of_training(tmp_path: Path, style: str) -> None:
-    data = told(replayed(tmp_path, HEAD + STYLES[style], step=4))
-    assert "problem" not in data, data
+def test_styles_of_training(style: str) -> None:
+    data = measured(HEAD + STYLES[style], step=4)
+    assert data.get("problem") is None
     assert data["kind"] == "saddle"
     # The loss as the script means it: not halved, nor multiplied by a scaler.
     assert data["smallest"]["value"] == pytest.approx(-2 * 5.25**0.5, rel=0.3)
 
 
-def test_attention_can_be_differentiated_twice(tmp_path: Path) -> None:
+def test_attention_can_be_differentiated_twice() -> None:
     script = (
         HEAD
         + """
@@ -184,29 +225,13 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 """
         + LOOP
     )
-    data = told(replayed(tmp_path, script, step=2, products=6, batches=2, fresh=1))
-    assert data["kind"] == "not critical"
+    data = measured(script, step=2, products=6, batches=2, fresh=1)
+    assert data.get("problem") is None
+    assert data["largest"]["value"] > 0
 
 
-def test_of_two_optimizers_the_one_asked_for(tmp_path: Path) -> None:
-    script = (
-        HEAD
-        + SADDLE
-        + """
-other = nn.Linear(4, 1)
-second = torch.optim.SGD(other.parameters(), lr=0.01)
-for step, (a, b) in zip(range(60), batches()):
-    for net, opt in ((other, second), (model, optimizer)):
-        opt.zero_grad()
-        F.mse_loss(net(a), b).backward()
-        opt.step()
-"""
-    )
-    assert told(replayed(tmp_path, script, step=4, source=0))["kind"] == "saddle"
-
-
-def test_a_run_that_ends_early_is_measured_with_what_there_is(tmp_path: Path) -> None:
-    data = told(replayed(tmp_path, HEAD + SADDLE + LOOP.replace("60", "7"), step=5))
+def test_a_run_that_ends_early_is_measured_with_what_there_is() -> None:
+    data = measured(HEAD + SADDLE + LOOP.replace("60", "7"), step=5)
     assert (data["kind"], data["batches"]) == ("saddle", 2)
 
 
@@ -220,10 +245,21 @@ def test_a_step_that_is_not_reached_tells_nothing(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ("model.to(torch.bfloat16); x, y = x.bfloat16(), y.bfloat16()", "bfloat16; measure in float32"),
-        ("import math; F.mse_loss = lambda p, t: (p - t).square().mean() * math.inf", "it isn't finite"),
+        ("y = y / 0", "it isn't finite"),
     ],
 )
-def test_why_nothing_was_measured(tmp_path: Path, change: str, words: str) -> None:
-    trial = replayed(tmp_path, HEAD + SADDLE + change + LOOP, step=2)
-    assert words in told(trial)["problem"]
-    assert trial.recording.run.status == "stopped"
+def test_why_nothing_was_measured(change: str, words: str) -> None:
+    assert words in measured(HEAD + SADDLE + change + LOOP, step=2)["problem"]
+
+
+def test_torch_is_left_as_it_was() -> None:
+    kernels = torch.backends.cuda
+
+    def state() -> tuple[Any, ...]:
+        autocast, scaler = torch.autocast.__enter__, torch.amp.GradScaler.scale
+        flags = kernels.flash_sdp_enabled(), kernels.math_sdp_enabled(), torch.backends.cudnn.enabled
+        return torch.autograd.backward, autocast, scaler, *flags
+
+    before = state()
+    measured(HEAD + SADDLE + LOOP, step=1)
+    assert state() == before

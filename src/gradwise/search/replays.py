@@ -1,4 +1,4 @@
-"""Asking a replayed trial what kind of point the script's training is at, and paying for it from the repair's budget."""
+"""A replayed trial that tells what kind of point the script's training is at, paid for from the repair's budget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gradwise.legible import duration
 from gradwise.search.attempts import Attempts, OverError
 from gradwise.trials.runner import Trial
 
-# What a Hessian-vector product costs, in training steps: a backward pass for the gradient's graph, and two through that.
+# What a Hessian-vector product costs, in training steps: a backward pass for the gradient's graph, two through it.
 _PRODUCT = 3.0
 _NEWTON = 15  # products for how far the critical point is
 
@@ -29,9 +29,9 @@ class Replayed:
     """What came of it.
 
     Attributes:
-        data: what was measured: `kind`, `why`, `gradient_norm`, `gradient_noise`, `smallest`, `largest` (each with `value`,
-            `residual`, `noise`), `newton`, `fresh`, `direction`, `products`, `seconds`; `sharpness` for SGD. Empty where
-            there is a problem.
+        data: what was measured: `kind`, `why`, `gradient_norm`, `gradient_noise`, `smallest`, `largest` (each with
+            `value`, `residual`, `noise`), `newton`, `fresh`, `direction`, `products`, `seconds`; `sharpness` for SGD.
+            Empty where there is a problem.
         problem: why nothing was measured, in words; "" where it was.
         seconds: what it took.
     """

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from gradwise.probes.patches import Patches
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.tracked import Tracked
 from gradwise.probes.watcher import Watcher
@@ -57,6 +59,8 @@ class Replay:
         self.step, self.source = order["step"], order.get("source", 0)
         self.products = order.get("products", 25)
         self.batches, self.fresh = order.get("batches", 4), order.get("fresh", 4)
+        self._patches = Patches(torch)
+        self._unscaled: dict[int, tuple[Callable[[], Any], Tensor]] = {}
         self._pending: list[Tensor] = []
         self._losses: list[Tensor] = []
         self._names: list[str] = []
@@ -69,16 +73,24 @@ class Replay:
 
     def install(self) -> None:
         """Begin; the watcher's hooks must be there already."""
-        kernels = self.torch.backends.cuda
-        for switch in (kernels.enable_flash_sdp, kernels.enable_mem_efficient_sdp, kernels.enable_cudnn_sdp):
-            switch(False)
-        kernels.enable_math_sdp(True)
-        self.torch.backends.cudnn.enabled = False  # its recurrent layers, too, can be differentiated only once
-        autocast, autograd = self.torch.amp.autocast_mode.autocast, self.torch.autograd
-        autocast.__enter__ = _without_autocast(autocast.__enter__)
-        autograd.backward = self._wrap_backward(autograd.backward)
+        torch, patches = self.torch, self._patches
+        for kernel, wanted in (("flash", False), ("mem_efficient", False), ("cudnn", False), ("math", True)):
+            switch = getattr(torch.backends.cuda, f"enable_{kernel}_sdp")
+            now = getattr(torch.backends.cuda, f"{kernel}_sdp_enabled")()
+            patches.on_undo(functools.partial(switch, now))
+            switch(wanted)
+        # cuDNN's recurrent layers, too, can be differentiated only once.
+        patches.on_undo(functools.partial(setattr, torch.backends.cudnn, "enabled", torch.backends.cudnn.enabled))
+        torch.backends.cudnn.enabled = False
+        patches.replace(torch.amp.autocast_mode.autocast, "__enter__", _without_autocast)
+        patches.replace(torch.amp.GradScaler, "scale", self._wrap_scale)
+        patches.replace(torch.autograd, "backward", self._wrap_backward)
         hooks = __import__("torch.optim.optimizer", fromlist=["optimizer"])
-        hooks.register_optimizer_step_pre_hook(self._before_step)
+        patches.on_undo(hooks.register_optimizer_step_pre_hook(self._before_step).remove)
+
+    def remove(self) -> None:
+        """Put torch back as it was."""
+        self._patches.undo()
 
     def finish(self) -> None:
         """The script has come to its end: measure with what there is."""
@@ -100,8 +112,17 @@ class Replay:
         late = not self.watcher.registry.seen and steps == self.step - 1
         return self._holding or steps == self.step or late
 
+    def _wrap_scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def scale(this: Any, outputs: Any) -> Any:
+            scaled = original(this, outputs)
+            # The loss before scaling is what is measured: the scale itself is changed in place before that.
+            if isinstance(scaled, self.torch.Tensor) and scaled is not outputs and self._due() and not self._done:
+                self._unscaled[id(scaled)] = weakref.ref(scaled), outputs
+            return scaled
+
+        return scale
+
     def _wrap_backward(self, original: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(original)
         def backward(
             tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, *args: Any, **kwargs: Any
         ) -> None:
@@ -119,11 +140,12 @@ class Replay:
         listed = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
         given = [weights] * len(listed) if weights is None or isinstance(weights, torch.Tensor) else list(weights)
         with torch.enable_grad():
-            parts = [(t if w is None else t * w).sum() / self._scaling(t) for t, w in zip(listed, given, strict=True)]
+            parts = [(t if w is None else t * w).sum() for t, w in zip(map(self._original, listed), given, strict=True)]
             loss = sum(parts[1:], parts[0])
         by_hand = course is not None and course is self.watcher.manual
         if course is None or (by_hand and course.steps != self.step):
             return
+        self._unscaled.clear()
         parameters = course.leaves if by_hand else course.parameters()
         if not self._leads_there(loss, parameters):
             return
@@ -133,11 +155,10 @@ class Replay:
             self.batches, self.fresh = 1, 0
             self._take(1)
 
-    def _scaling(self, loss: Any) -> float:
-        """What a GradScaler has multiplied a loss by."""
-        original = self.watcher.unscaler.original(loss)
-        value = float(original.detach()) if original.numel() == 1 else 0.0
-        return float(loss.detach()) / value if original is not loss and value else 1.0
+    def _original(self, loss: Tensor) -> Tensor:
+        """The loss that a GradScaler has scaled."""
+        scaled, original = self._unscaled.get(id(loss), (lambda: None, loss))
+        return original if scaled() is loss else loss
 
     def _leads_there(self, loss: Tensor, parameters: list[Tensor]) -> bool:
         wanted = [p for p in parameters if p.requires_grad]
@@ -227,9 +248,7 @@ class Replay:
             }
             if point.kind in ("saddle", "maximum") and low + CLEAR * (low_error or 0.0) >= 0:
                 data["kind"] = "inconclusive"
-                data["why"] = (
-                    "the loss falls along a direction by the batches that it was found with, but not by others"
-                )
+                data["why"] = "the loss falls along a direction by the batches it was found with, but not by others"
         if data.get("optimizer") == "SGD" and data["lr"]:
             edge = edge_of_stability(data["lr"], data["momentum"] or 0.0, data["nesterov"])
             data["sharpness"] = ends.largest.value / edge
@@ -264,7 +283,6 @@ class Replay:
 
 
 def _without_autocast(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    @functools.wraps(original)
     def enter(this: Any) -> Any:
         this._enabled = False
         return original(this)
