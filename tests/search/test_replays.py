@@ -66,7 +66,7 @@ def test_where_nothing_was_measured_it_says_why(data: Any, problem: str, words: 
 def test_without_time_or_place_there_is_no_replay() -> None:
     bench = Replaying()
     # 2 s to start, 128 steps and 540 steps' worth of products, at 10 ms each.
-    with pytest.raises(OverError, match="the budget of 5.0 s was spent"):
+    with pytest.raises(OverError, match=r"the budget of 5\.0 s was spent"):
         curvature_at(attempts(bench, 5.0), 120)
     assert bench.asked == []
     with pytest.raises(OverError, match="nowhere to replay"):

@@ -26,6 +26,14 @@ the two models apart. Both must hold. On a loss with a large constant in it the 
 first alone where curvature is strong, for a long way down may begin with a short step across a valley.
 """
 
+BLURRED = 0.1
+"""The same share of the weights' scale where the gradient can't be told from the batches' noise.
+
+By noise alone batches put the critical point in different places, and no step between these means anything. So a tenth
+is near enough then, if only the step is worth as little as above: training that is merely noisy fails that, for there
+the noise is worth a good part of the loss.
+"""
+
 LANDED = 0.2
 """The share of the gradient that a Newton step from beside a critical point may leave.
 
@@ -294,10 +302,12 @@ def _critical(m: Measured) -> tuple[bool | None, str]:
     if unseen or newton.reach <= _ROUNDING * m.eps:
         return True, "the gradient is zero to rounding"
     left = max(newton.left, newton.found or 0.0)
-    near = newton.reach <= NEAR and newton.gain <= NEAR * abs(m.loss)
+    lost = m.gradient_noise is not None and m.gradient_norm <= CLEAR * m.gradient_noise
+    near = newton.reach <= (BLURRED if lost else NEAR) and newton.gain <= NEAR * abs(m.loss)
     if near and left <= LANDED:
-        return True, f"the critical point is {newton.reach:.1g} of the weights' scale away"
-    if m.gradient_noise is not None and m.gradient_norm <= CLEAR * m.gradient_noise:
+        seen = ", which these batches can't tell from none" if lost else ""
+        return True, f"the critical point is {newton.reach:.1g} of the weights' scale away{seen}"
+    if lost:
         return None, "the gradient can't be told from the batches' noise; more batches, or larger ones, may tell"
     if near:
         return False, f"the gradient is small because it is flat here: a Newton step leaves {left:.0%} of it"
