@@ -137,6 +137,25 @@ def test_training_on_its_way_is_not_critical() -> None:
         optimizer.step()
 
 
+def test_a_saturated_network_is_on_a_plateau() -> None:
+    x, _ = task()
+    model = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
+    nn.init.constant_(model[0].bias, 8.0)
+    found = critical_point(lambda: model(x).square().mean(), model)
+    assert found.measured.gradient_norm < 0.01
+    assert found.kind == "not critical"
+
+
+def test_a_deep_linear_network_ends_in_a_valley() -> None:
+    x, _ = task()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=False))
+    y = model(x).detach()  # rescaling one layer against the other changes nothing
+    found = critical_point(lambda: F.mse_loss(model(x), y), model)
+    assert found.kind == "degenerate"
+    assert found.measured.largest.value > 0.1
+
+
 def test_a_dead_network_is_degenerate() -> None:
     x, y = task()
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1, bias=False))

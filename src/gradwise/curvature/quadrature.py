@@ -32,9 +32,9 @@ class SpectralDensity:
     weights: NDArray[np.float64]
     products: int
 
-    def mean(self, function: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda x: x) -> float:
-        """The mean of a function over all eigenvalues: of x it is the trace over n, of x² that of H² over n."""
-        return float(np.sum(self.weights * function(self.nodes)))
+    def mean(self, function: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None) -> float:
+        """The mean of a function of the eigenvalues over all of them; without one, of themselves: the trace over n."""
+        return float(np.sum(self.weights * (self.nodes if function is None else function(self.nodes))))
 
     def share(self, low: float = -math.inf, high: float = math.inf) -> float:
         """The share of eigenvalues between two values: `share(high=0.0)` is that of the negative ones."""
