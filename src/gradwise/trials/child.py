@@ -31,6 +31,7 @@ class Orders:
         audit: where to keep what the script changes (`gradwise.trials.audit`); None in a trial.
         guard: what a trial may touch (`gradwise.trials.guard`); None in a watched run.
         dense: look at the tensors at every step that is due, whatever it costs (in a trial nobody waits for).
+        curvature: measure the curvature at a step and end the run there (`gradwise.trials.replay`).
     """
 
     spool: str
@@ -41,6 +42,7 @@ class Orders:
     audit: Mapping[str, Any] | None = None
     guard: Mapping[str, Any] | None = None
     dense: bool = False
+    curvature: Mapping[str, int] | None = None
 
     def write(self, path: str) -> None:
         """Store the orders for `start`."""
@@ -70,6 +72,7 @@ class _Child:
         self.sink = SpoolSink(orders.spool)
         self.recorder: Any = None
         self.watcher: Any = None
+        self.replay: Any = None
 
     def begin(self) -> None:
         # Registered first, so run last: what the script does at its end is still recorded.
@@ -123,6 +126,11 @@ class _Child:
                 from gradwise.trials.apply import Applier
 
                 Applier(torch, Intervention.from_json(self.orders.intervention), self.watcher).install()
+            if self.orders.curvature is not None:
+                from gradwise.trials.replay import Replay
+
+                self.replay = Replay(torch, self.watcher, self.recorder, self.orders.curvature, self.complete)
+                self.replay.install()
             self.recorder.facts(torch=torch.__version__, threads=torch.get_num_threads())
             self.watcher.startup = time.perf_counter() - began
         except Exception as error:
@@ -140,9 +148,16 @@ class _Child:
             self.recorder.flush()
             raise RunComplete(0)
 
+    def complete(self) -> None:
+        """End the run: what it was to find out is known."""
+        if os.getpid() == self.pid:
+            raise RunComplete(0)
+
     def end(self) -> None:
         if os.getpid() != self.pid:
             return
+        if self.replay is not None:
+            self.replay.finish()
         if self.watcher is not None:
             self.watcher.finish()
         self.sink.message("facts", {"reached_end": True})

@@ -17,6 +17,7 @@ from gradwise.recording.keeper import Keeper
 from gradwise.recording.recording import Recording, RunInfo
 from gradwise.recording.signals import LOSS, LR, TIME
 from gradwise.trials import process
+from gradwise.trials.environment import UNCOMPILED
 from gradwise.trials.process import Ended, Target
 from gradwise.trials.sandbox import Workspace
 
@@ -249,17 +250,36 @@ class Runner:
         Raises:
             process.Interrupted: on Ctrl-C or a request to terminate.
         """
+        return self._run({"max_steps": max_steps}, intervention, seed, timeout)
+
+    def replay(self, order: Mapping[str, int], seed: int, timeout: float) -> Trial:
+        """Run the script as it is up to a step, and measure the curvature there.
+
+        The recording has an event "curvature" then, unless the step wasn't reached.
+
+        Args:
+            order: what to measure, as `gradwise.trials.replay.Replay` takes it.
+            seed: the offset on its seeds.
+            timeout: seconds after which it is ended by force.
+
+        Raises:
+            process.Interrupted: on Ctrl-C or a request to terminate.
+        """
+        return self._run({"curvature": dict(order)}, Intervention(), seed, timeout)
+
+    def _run(self, wanted: Mapping[str, Any], intervention: Intervention, seed: int, timeout: float) -> Trial:
         began = time.monotonic()
         change = intervention.to_json()
         run = _run_of(self.target, parent=self.parent, intervention=change, seed=seed)
         intake = Intake(run, self.keeper if self.parent else None)
         try:
             with self.workspace.scratch() as scratch:
-                orders = {"intervention": change, "seed": seed, "max_steps": max_steps}
+                orders = {"intervention": change, "seed": seed, **wanted}
                 if self.guarded:
                     orders["guard"] = scratch.guard()
                 target = process.moved(self.target, scratch.cwd, scratch.script or self.target.script, scratch.argv)
-                ended = _until_hopeless(target, orders, intake, scratch.environment, timeout, self.on_tick)
+                environment = {**scratch.environment, **(UNCOMPILED if "curvature" in wanted else {})}
+                ended = _until_hopeless(target, orders, intake, environment, timeout, self.on_tick)
                 violation = scratch.violation()
         except (OSError, process.NotStarted) as error:
             seconds = time.monotonic() - began
