@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interventions": {"schedules"},
     "probes": {"recording"},
     "diagnosis": EVIDENCE,
-    "trials": EVIDENCE | {"probes"},
+    "trials": EVIDENCE | {"probes", "regularization"},  # what of a model is a weight is said once
     "search": EVIDENCE | {"diagnosis", "trials"},
     "curves": {"legible", "recording"},
     "figures": EVIDENCE | {"curves", "diagnosis"},

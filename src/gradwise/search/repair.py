@@ -24,7 +24,7 @@ from gradwise.trials.process import Interrupted
 from gradwise.trials.runner import Trial
 
 # Causes that show late: a cure must go the whole way to show that it works.
-LATE = frozenset({"late-lr-too-high", "late-divergence"})
+LATE = frozenset({"late-lr-too-high", "late-divergence", "overfitting"})
 # A suspicion is confirmed by a cure that is worth having: this share of the way the loss came down with it.
 _WORTH = 0.02
 _GUESSES = 3
