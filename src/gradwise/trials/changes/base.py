@@ -75,10 +75,9 @@ class Stage:
 
     def optimizers(self) -> Iterator[Any]:
         """The living optimizers that the script made."""
-        known = [*self.watcher.registry.followed, *self.watcher.registry.made]
-        for optimizer in (entry.ref() for entry in known):
-            if optimizer is not None:
-                yield optimizer
+        registry = self.watcher.registry
+        known = [*(t.ref() for t in registry.followed), *(made.ref() for made in registry.made)]
+        yield from (optimizer for optimizer in known if optimizer is not None)
 
     def held(self) -> set[int]:
         """The ids of all parameters in them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import Any
 
@@ -89,8 +90,7 @@ class Modes(Change):
         if wanted is None or call.module.training == wanted:
             return
         self.found += 1
-        modes = [(m, m.training) for m in call.module.modules()]
-        call.undo.append(lambda: [setattr(m, "training", mode) for m, mode in modes])  # type: ignore[func-returns-value]
+        call.undo += [functools.partial(setattr, m, "training", m.training) for m in call.module.modules()]
         call.module.train(wanted)
 
     def _wanted(self, call: Call) -> bool | None:

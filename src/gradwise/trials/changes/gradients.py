@@ -58,9 +58,12 @@ class ZeroGrad(Change):
         """Each evaluation begins from nothing."""
         self._clear(optimizer)
 
+    def before_step(self, optimizer: Any, tracked: Tracked) -> None:
+        """There is an optimizer whose gradients can be cleared."""
+        self.found += 1
+
     def after_step(self, optimizer: Any, tracked: Tracked) -> None:
         """The next backward pass begins anew."""
-        self.found += 1
         self._stepped.add(optimizer)
 
     def _clear(self, optimizer: Any) -> None:

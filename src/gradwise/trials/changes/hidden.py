@@ -7,6 +7,7 @@ first call, on the same input and the same random numbers, all of which is put b
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -79,7 +80,7 @@ class Hidden:
         for owner in (functional, self.torch, tensor):
             for name in _FUNCTIONS:
                 if callable(getattr(owner, name, None)):
-                    stage.patches.replace(owner, name, lambda original, name=name: self._wrap(name, original))
+                    stage.patches.replace(owner, name, functools.partial(self._wrap, name))
         for kind in (self.torch.nn.TransformerEncoderLayer, self.torch.nn.TransformerDecoderLayer):
             self._renew_defaults(kind.__init__)
         self.calls.before.append(self._called)
@@ -144,7 +145,8 @@ class Hidden:
 
     def _explore(self, call: Call) -> dict[Key, Site]:
         """The hidden activations of a model."""
-        self._seen = seen = []
+        seen: list[tuple[Key, str, Any, Any, Any]] = []
+        self._seen = seen
         try:
             with self._unnoticed(call.module), self.torch.enable_grad():
                 self.calls.outer = call

@@ -150,7 +150,7 @@ class _Features:
         spread = self.torch.where(flat, self.torch.ones_like(spread), spread)
         shape = [1] * data.dim()
         shape[self.dim] = -1
-        return tuple(each.to(data.dtype).reshape(shape) for each in (self.mean, spread))  # type: ignore[return-value]
+        return self.mean.to(data.dtype).reshape(shape), spread.to(data.dtype).reshape(shape)
 
 
 def _feature_dim(torch: Any, module: Any, data: Any) -> int:

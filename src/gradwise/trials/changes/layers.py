@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import Any
 
@@ -67,7 +68,10 @@ class BatchNorm(Change):
             # The models of scripts that step by hand list their parameters themselves: no more than those would move.
             affine = bool(self.stage.watcher.registry.seen)
             norm = self.torch.nn.BatchNorm1d(
-                given.shape[site.features], affine=affine, device=given.device, dtype=self.torch.float32
+                given.shape[site.features],
+                affine=affine,
+                device=given.device,
+                dtype=_at_least_single(self.torch, given.dtype),
             )
             site.added["batch-norm"] = norm
             outer = self.stage.calls.outer
@@ -81,7 +85,7 @@ class BatchNorm(Change):
             self.stage.refuse("its batches of one row can't be normalized")
             return given
         forward = type(norm).forward  # not called as a module: it is none of the script's
-        out = forward(norm, rows.to(self.torch.float32)).to(given.dtype)
+        out = forward(norm, rows.to(_at_least_single(self.torch, given.dtype))).to(given.dtype)
         return out.reshape(moved.shape).movedim(-1, site.features)
 
     def gradients(self, optimizer: Any, tracked: Tracked) -> None:
@@ -93,6 +97,11 @@ class BatchNorm(Change):
             if first is not None:
                 self._made.remove(entry)
                 hand_over(self.stage, optimizer, list(_parameters(entry[1])), first)
+
+
+def _at_least_single(torch: Any, dtype: Any) -> Any:
+    """The precision to normalize in: the data's own, but no half precision."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _parameters(module: Any) -> list[Any]:
@@ -152,5 +161,5 @@ class DropoutScale(Change):
         """Recurrent layers drop within one call to C++: their own setting is changed for the call."""
         for module in call.module.modules():
             if isinstance(module, self.torch.nn.RNNBase) and module.dropout:
-                call.undo.append(lambda module=module, p=module.dropout: setattr(module, "dropout", p))
+                call.undo.append(functools.partial(setattr, module, "dropout", module.dropout))
                 module.dropout = self._scaled(module.dropout)

@@ -6,6 +6,7 @@ has it, *records* the corrected loss. Every correction therefore has two ways to
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -44,9 +45,7 @@ class Correction(Change):
         """Take the place of the loss functions."""
         for name in LOSS_FUNCTIONS:
             if hasattr(torch.nn.functional, name):
-                self.stage.patches.replace(
-                    torch.nn.functional, name, lambda original, name=name: self._wrap(name, original)
-                )
+                self.stage.patches.replace(torch.nn.functional, name, functools.partial(self._wrap, name))
 
     def correct(self, name: str, given: Any, target: Any) -> tuple[Any, Any] | None:
         """Prediction and target as they should be; None where they are."""
@@ -185,7 +184,7 @@ class Score(Change):
 
     def install(self) -> None:
         """Follow what becomes of the losses."""
-        self._mode = _Shadows()
+        self._mode: Any = _Shadows()
         self._mode.__enter__()
         self.stage.patches.on_undo(lambda: self._mode.__exit__(None, None, None))
 
@@ -200,9 +199,13 @@ class Score(Change):
             right = self._mode.known.get(unscaler.original(tensor))
             if right is not None:
                 key = id(tensor)
-                gone = weakref.ref(tensor, lambda _, key=key: unscaler.scaled.pop(key, None))
+                gone = weakref.ref(tensor, functools.partial(_forget, unscaler.scaled, key))
                 unscaler.scaled[key] = gone, right
         return tensors
+
+
+def _forget(known: dict[int, Any], key: int, _: Any) -> None:
+    known.pop(key, None)
 
 
 class _Shadows(TorchFunctionMode):

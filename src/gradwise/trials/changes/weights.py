@@ -6,6 +6,8 @@ import math
 import weakref
 from typing import Any
 
+from torch.utils.weak import WeakTensorKeyDictionary
+
 from gradwise.trials.changes.base import Change, Stage, parameters_of
 from gradwise.trials.changes.calls import Call
 
@@ -13,12 +15,17 @@ _NOISE = 0.1  # of a tensor's own root mean square
 
 
 class _Start(Change):
-    """Changes parameters once: when an optimizer is given them, or when they are used first."""
+    """Changes parameters once: when an optimizer is given them, or when they are used first.
+
+    Attributes:
+        model: the one that is about to be called for the first time.
+    """
 
     def __init__(self, stage: Stage, value: Any) -> None:
         super().__init__(stage, value)
         self._done: dict[int, tuple[weakref.ref[Any], int]] = {}
-        self._loaded: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._loaded: Any = WeakTensorKeyDictionary()
+        self.model: Any = None
 
     def install(self) -> None:
         self.stage.calls.before.append(self._called)
@@ -34,7 +41,7 @@ class _Start(Change):
     def fresh(self, parameter: Any) -> bool:
         """Whether a parameter is to be changed: it hasn't been, or the script has filled it anew since."""
         known = self._done.get(id(parameter))
-        return known is None or known[0]() is not parameter or known[1] != parameter._version
+        return known is None or known[0]() is not parameter or known[1] != int(parameter._version)
 
     def done(self, parameter: Any) -> None:
         """A parameter was changed."""
@@ -49,13 +56,15 @@ class _Start(Change):
             own = [p for m in call.module.modules() for p in m._parameters.values() if p is not None]
             own = [p for p in own if p.requires_grad and (held is None or id(p) in held)]
             if any(self.fresh(p) for p in own):
+                self.model = call.module
                 self.start(own)
 
     def _wrap_load(self, original: Any) -> Any:
         def load_state_dict(module: Any, *args: Any, **kwargs: Any) -> Any:
             if not self.stage.watcher.steps:
                 own = [p for m in module.modules() for p in m._parameters.values() if p is not None]
-                self._loaded.update(own)
+                for p in own:
+                    self._loaded[p] = True
                 if any(id(p) in self._done for p in own):
                     self.refuse_loaded()
             return original(module, *args, **kwargs)
@@ -96,13 +105,12 @@ class Init(_Start):
         """The layers whose weights are held, in the order in which the models register them."""
         nn = self.torch.nn
         kinds = (nn.Linear, nn.modules.conv._ConvNd)
-        outer = self.stage.calls.outer
-        roots = [*self.stage.roots(), *([outer.module] if outer is not None else [])]
+        roots = [*self.stage.roots(), *([] if self.model is None else [self.model])]
         inner = {id(child) for root in roots for child in root.modules() if child is not root}
         modules = {id(m): m for root in roots if id(root) not in inner for m in root.modules()}
         # A matrix that an embedding shares is drawn as the embedding wants it.
         elsewhere = {id(p) for m in modules.values() if not isinstance(m, kinds) for p in m._parameters.values()}
-        found = {}
+        found: dict[int, Any] = {}
         for module in modules.values():
             weight = module._parameters.get("weight") if isinstance(module, kinds) else None
             if weight is not None and id(weight) in held and id(weight) not in elsewhere:
