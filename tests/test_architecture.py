@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interventions": {"schedules"},
     "probes": {"recording"},
     "diagnosis": EVIDENCE,
-    "trials": EVIDENCE | {"probes", "curvature"},
+    "trials": EVIDENCE | {"probes", "curvature", "regularization"},  # what of a model is a weight is said once
     "search": EVIDENCE | {"diagnosis", "trials"},
     "curves": {"legible", "recording"},
     "figures": EVIDENCE | {"curves", "diagnosis"},

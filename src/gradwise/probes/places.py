@@ -58,6 +58,11 @@ def user_frame(frame: FrameType | None) -> FrameType | None:
     return package
 
 
+def is_users(file: str) -> bool:
+    """Whether a source file is the user's own."""
+    return _kind(file) == _USER
+
+
 def here() -> Place | None:
     """The user's line that led to the caller."""
     frame = user_frame(sys._getframe(1))

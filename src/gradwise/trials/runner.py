@@ -23,6 +23,8 @@ from gradwise.trials.sandbox import Workspace
 
 # So many losses in a row that are not finite, and nothing will come of this run.
 _HOPELESS = 20
+REFUSED = "not-applied"
+"""The event in which a child says that an intervention can't be applied to the script."""
 _SIDE_KINDS = ("effect", "seeded", "violation")
 
 
@@ -206,6 +208,7 @@ class Trial:
         seconds: how long it took.
         problem: why it says nothing of its intervention, in words that complete "in a trial …"; "" where it does.
         isolation: whether `problem` is that the script can't be kept from reaching outside its copy.
+        refused: whether `problem` is that the change can't be made in this script.
     """
 
     recording: Recording
@@ -214,6 +217,7 @@ class Trial:
     seconds: float = 0.0
     problem: str = ""
     isolation: bool = False
+    refused: bool = False
 
 
 @dataclass
@@ -236,7 +240,14 @@ class Runner:
     guarded: bool = True
     on_tick: Callable[[], None] = lambda: None
 
-    def run(self, intervention: Intervention, seed: int, max_steps: int | None, timeout: float) -> Trial:
+    def run(
+        self,
+        intervention: Intervention,
+        seed: int,
+        max_steps: int | None,
+        timeout: float,
+        score: Intervention | None = None,
+    ) -> Trial:
         """Run the script once more, out of the user's sight.
 
         It ends early where its losses have ceased to be finite.
@@ -246,11 +257,13 @@ class Runner:
             seed: the offset on its seeds.
             max_steps: end it after so many optimizer steps.
             timeout: seconds after which it is ended by force.
+            score: an intervention that changes the loss itself, whose loss is to be recorded in place of the script's.
 
         Raises:
             process.Interrupted: on Ctrl-C or a request to terminate.
         """
-        return self._run({"max_steps": max_steps}, intervention, seed, timeout)
+        scored = {} if score is None else {"score": score.to_json()}
+        return self._run({"max_steps": max_steps, **scored}, intervention, seed, timeout)
 
     def replay(self, order: Mapping[str, int], seed: int, timeout: float) -> Trial:
         """Run the script as it is up to a step, and measure the curvature there.
@@ -296,6 +309,7 @@ class Runner:
             time.monotonic() - began,
             f"the script {violation}" if violation else _problem(ended, recording, intake),
             bool(violation),
+            bool(recording.happened(REFUSED)) and not violation,
         )
 
 
@@ -326,6 +340,9 @@ def _until_hopeless(
 
 def _problem(ended: Ended, recording: Recording, intake: Intake) -> str:
     """Why a trial says nothing of its intervention."""
+    refused = recording.happened(REFUSED)
+    if refused:
+        return f"the change could not be made: {refused[0].data['reason']}"
     if ended.problem or intake.failed:
         return ended.problem or f"its recording could not be read ({intake.failed!r})"
     if ended.exit and recording.run.status != "stopped" and not recording.happened("non-finite"):
