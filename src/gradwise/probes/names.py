@@ -57,6 +57,10 @@ class Names:
             self._roots[id(module)] = weakref.ref(module)
             self._stale = True
 
+    def roots(self) -> list[weakref.ref[Any]]:
+        """The modules known."""
+        return list(self._roots.values())
+
     def refresh(self) -> None:
         """Look at the modules again (their parameters may have been replaced)."""
         self._stale = True
