@@ -41,6 +41,8 @@ def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
     """
     run = recording.run
     sources = recording.sources(signals.LOSS) or recording.sources(signals.TIME)
+    # An optimizer that never made a step is a case too where none did.
+    sources = sources or [o.index for o in recording.optimizers[:1]]
     evidence = [evidence_of(recording, s) for s in sources]
     rivals = _rivals(recording, sources)
     main = max(evidence, key=lambda e: e.steps, default=None)

@@ -62,6 +62,10 @@ class Names:
         """Those of them that live."""
         return [m for m in (ref() for ref in self._roots.values()) if m is not None]
 
+    def roots(self) -> list[weakref.ref[Any]]:
+        """The modules known."""
+        return list(self._roots.values())
+
     def refresh(self) -> None:
         """Look at the modules again (their parameters may have been replaced)."""
         self._stale = True

@@ -6,7 +6,9 @@ import linecache
 import os
 import sys
 import sysconfig
+from dataclasses import asdict
 from types import CodeType, FrameType
+from typing import Any
 
 from gradwise.recording.recording import Place
 
@@ -98,3 +100,8 @@ def place(code: CodeType, line: int) -> Place:
 def place_of(frame: FrameType) -> Place:
     """The place at which a frame stands."""
     return place(frame.f_code, frame.f_lineno)
+
+
+def described(place: Place | None) -> dict[str, Any] | None:
+    """A place as JSON, for an event's data."""
+    return None if place is None else asdict(place)

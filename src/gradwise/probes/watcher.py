@@ -15,11 +15,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradwise.probes import places
-from gradwise.probes.examinations import Examinations
+from gradwise.probes.examinations import Examinations, Examiner
+from gradwise.probes.handover import HandOver
 from gradwise.probes.inputs import first_input
 from gradwise.probes.looks import warm_up
 from gradwise.probes.losses import LossCalls, Unscaler, Validation
+from gradwise.probes.lossinputs import LossInputs
 from gradwise.probes.manual import Manual
+from gradwise.probes.modes import Modes
 from gradwise.probes.names import Names
 from gradwise.probes.nonfinite import origin
 from gradwise.probes.patches import Patches, hide_from_traceback
@@ -29,6 +32,7 @@ from gradwise.probes.sampling import Meter
 from gradwise.probes.stepping import Stepping
 from gradwise.probes.steps import Row, Steps
 from gradwise.probes.tracked import Tracked
+from gradwise.probes.wiring import Wiring
 from gradwise.recording.recording import Place
 
 if TYPE_CHECKING:
@@ -64,12 +68,22 @@ class Watcher:
         self.manual: Manual | None = None
         self.backwards = 0
         self.examinations = Examinations(self.meter, self._counts, self._fail)
+        self.wiring = Wiring(torch, recorder, self.registry, self.names)
+        self.modes = Modes(torch, recorder, self.names, lambda: [p for t in self.registry.all for p in t.parameters()])
+        self.examinations.examiners += self._examiners()
         self._patches = Patches(torch)
         self._nonfinite = False
         self._failures = 0
         self._first_backward: Place | None = None
         self._tensor = torch.Tensor
         self._scaled = self.unscaler.scaled
+
+    def _examiners(self) -> list[Examiner]:
+        torch, recorder, fail = self.torch, self.recorder, self._fail
+        over = HandOver(torch, recorder, self.examinations, self._courses, lambda: self.backwards, fail)
+        self.after_step.append(over.stepped)
+        self.validation.begins.append(self.modes.evaluated)
+        return [over, self.wiring, self.modes, LossInputs(recorder, self.losses, self.examinations)]
 
     # on and off
 
@@ -82,6 +96,8 @@ class Watcher:
         self.registry.install(self.torch, patches, self.stepping.attend)
         self.names.install(self.torch, patches)
         self.losses.install(patches)
+        self.wiring.install(self.torch, patches)
+        self.modes.install(self.torch, patches)
         self.unscaler.install(self.torch, patches, self._fail)
         patches.replace(autograd, "backward", self._wrap_backward)
         patches.replace(autograd, "grad", self._wrap_grad)

@@ -34,12 +34,15 @@ PROGRESS = Signal("progress", "loss", "tensor", "-g.dx: the decrease of the loss
 COSINE = Signal("cosine/gradient", "1", "", "cosine of this step's gradient with the step before's, all tensors")
 KEPT = Signal("progress/kept", "loss", "", "-g'.dx: what the next step's gradient says of that decrease, all tensors")
 TRAVEL = Signal("travel", "1", "tensor", "Euclidean distance from where the parameter started")
+CARRIED = Signal(
+    "gradient/carried", "1", "", "1 if a step's gradient still held the one before's, 0 if not; at examined steps"
+)
 SCALE = Signal("scale", "1", "", "GradScaler's loss scale; at each change")
 
 SIGNALS: dict[str, Signal] = {
     s.name: s
     for s in (
         LOSS, VALIDATION, TIME, LR, MOMENTUM, BATCH, BACKWARDS, GRADIENT, PARAMETER, UPDATE, PROGRESS, COSINE, KEPT,
-        TRAVEL, SCALE,
+        TRAVEL, CARRIED, SCALE,
     )
 }  # fmt: skip
