@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gradwise.probes import places
 from gradwise.probes.examinations import Examinations
 from gradwise.probes.inputs import first_input
+from gradwise.probes.layers import Layers
 from gradwise.probes.looks import warm_up
 from gradwise.probes.losses import LossCalls, Unscaler, Validation
 from gradwise.probes.manual import Manual
@@ -64,6 +65,7 @@ class Watcher:
         self.manual: Manual | None = None
         self.backwards = 0
         self.examinations = Examinations(self.meter, self._counts, self._fail)
+        self.examinations.examiners.append(Layers(torch, recorder, self._held, self.names))
         self._patches = Patches(torch)
         self._nonfinite = False
         self._failures = 0
@@ -215,6 +217,13 @@ class Watcher:
     def _counts(self) -> list[int]:
         """Steps made by each course of training."""
         return [course.steps for course in self._courses()]
+
+    def _held(self) -> list[tuple[int, list[str], list[Any]]]:
+        """Each course of training: its index, the names of its tensors, and these."""
+        held = [(t.index, t.names(), list(t.parameters())) for t in self.registry.all]
+        if self.manual is not None:
+            held.append((self.manual.index, list(self.manual.names()), list(self.manual.leaves)))
+        return held
 
     def _after_backward(self, tensors: Any, args: Any, kwargs: Any) -> None:
         began = perf_counter()
