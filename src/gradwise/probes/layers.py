@@ -177,7 +177,7 @@ class Layers:
     def _moments(self, x: Tensor, channels: bool) -> tuple[Tensor, Tensor]:
         """The mean over features of their variance, and of the square of their mean, over a sample of rows."""
         x = _sample(x, channels)
-        if x.dim() < 2 or x.shape[0] < 2 and x.dim() == 2:
+        if x.dim() < 2 or (x.shape[0] < 2 and x.dim() == 2):
             flat = x.reshape(-1)
             return flat.var(correction=0), flat.mean().square()
         dims = [d for d in range(x.dim()) if d != (1 if channels else x.dim() - 1)]

@@ -35,6 +35,7 @@ RECTIFIERS = frozenset(("Relu", "Threshold", "Hardtanh", "ClampMin"))
 SIGMOIDS = frozenset(("Sigmoid", "Tanh"))
 OTHERS = frozenset(("LeakyRelu", "Gelu", "Silu", "Elu", "Softplus", "PreluKernel", "Mish", "Hardswish", "LogSigmoid"))
 
+
 @dataclass(slots=True)
 class Layer:
     """A weight with the operations it takes part in, in forward order."""
