@@ -12,7 +12,8 @@ from gradwise.probes.recorder import Recorder
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Operations that models begin with: which of their inputs is the data, and where autograd keeps it.
+# Operations that models begin with: which of their inputs is the data, and where autograd keeps it. Products count
+# only where the other factor is a parameter.
 _FIRST = {
     "AddmmBackward0": (1, "_raw_saved_mat1"),
     "MmBackward0": (0, "_raw_saved_self"),
@@ -24,6 +25,8 @@ _FIRST = {
     "MkldnnRnnLayerBackward0": (0, "_raw_saved_input"),
     "CudnnRnnBackward0": (0, "_raw_saved_input"),
 }
+_PRODUCTS = {"AddmmBackward0": 2, "MmBackward0": 1, "LinearBackward0": 1, "BmmBackward0": 1}
+_VIEWS = ("TBackward0", "TransposeBackward0", "ViewBackward0", "ExpandBackward0", "ToCopyBackward0", "CloneBackward0")
 # Of these the features are the channels, in second place; of all others they come last.
 _CHANNELS = ("ConvolutionBackward0", "NativeBatchNormBackward0")
 _NODES = 50_000
@@ -64,13 +67,26 @@ def _find(losses: Sequence[Tensor]) -> tuple[Tensor | None, str]:
             break
         at, name = _FIRST.get(node.name(), (0, ""))
         saved = getattr(node, name, None) if name and node.next_functions[at][0] is None else None
-        if saved is not None and saved.unpack_hook is None and saved.data.is_floating_point():
+        if saved is not None and saved.unpack_hook is None and _is_data(node, saved.data):
             found, operation = saved.data, node.name()
         for child, _ in node.next_functions:
             if child is not None and child not in seen:
                 seen.add(child)
                 queue.append(child)
     return found, operation
+
+
+def _is_data(node: Any, given: Tensor) -> bool:
+    """Whether an operation weighs data with a parameter; the zeros that a recurrence begins with are no data."""
+    if not given.is_floating_point() or not given.numel() or not bool(given[:_ROWS].any()):
+        return False
+    at = _PRODUCTS.get(node.name())
+    if at is None:
+        return True
+    other = node.next_functions[at][0]
+    while other is not None and other.name() in _VIEWS:
+        other = other.next_functions[0][0]
+    return hasattr(other, "variable")
 
 
 def _features(torch: ModuleType, x: Tensor, channels: bool) -> dict[str, float]:

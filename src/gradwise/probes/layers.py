@@ -106,7 +106,7 @@ class Layers:
             node, saved, _ = layer.calls[-1]
             x = node.saved(saved)
             moments = self._moments(x, layer.kind == "Convolution") if x is not None and x.numel() else None
-            equal = None if exam.number else self._equal(layer.weight)
+            equal = self._equal(layer.weight)
             numbers += [*(moments or ()), *(() if equal is None else equal)]
             layers.append(
                 {
@@ -219,7 +219,7 @@ class Layers:
     # backward
 
     def _listen(self, found: Structure) -> tuple[list[tuple[int, int, Tensor]], list[Any]]:
-        """Have the mean square of each layer's gradient taken as the backward pass comes by."""
+        """Have the squared norm of the gradient at each layer's output taken as the backward pass comes by."""
         arrived: list[tuple[int, int, Tensor]] = []
         handles = []
         for i, layer in enumerate(_spaced(found.layers, _MOST)):
@@ -281,7 +281,8 @@ def _listener(arrived: list[tuple[int, int, Tensor]], i: int, j: int) -> Callabl
         try:
             gradient = gradients[0]
             if gradient is not None and gradient.numel():
-                arrived.append((i, j, _sample(gradient.detach(), False).square().mean()))
+                gradient = gradient.detach()
+                arrived.append((i, j, _sample(gradient, False).square().mean() * gradient.numel()))
         except Exception:
             return
 
