@@ -60,7 +60,12 @@ def dead(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
 
 
 def _gone(units: Units, look: Look) -> float:
-    """Share of units that did not fire of late; in the first examinations, of those that never did."""
+    """Share of units that did not fire of late; in the first examinations, of those that never did.
+
+    A whole layer that is silent on a batch is dead at once.
+    """
+    if units.silent >= _ALL:
+        return units.silent
     return units.dead if look.number >= 2 else units.never
 
 

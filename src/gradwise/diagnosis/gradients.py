@@ -24,9 +24,12 @@ _FORGOTTEN = 1e-4
 _EXPLODED = 1e3
 # A gradient above a hundred times the usual one takes a hundred usual steps back at once.
 _SPIKE = 100.0
+# Calls of a recurrence from which on a factor a little above one per call makes a burst.
+_LONG = 10
 _SPREAD = 1e3
 # A tensor hardly moved if it went less than a hundredth of its own length.
 _HARDLY = 0.01
+_LOOKS = 5
 _ONE_RATE = ("sgd", "asgd", "momentum", "nesterov", "manual")
 
 
@@ -115,7 +118,8 @@ def exploding(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
     )
     grown = max(((_growth(look), look) for look in looks), key=lambda pair: pair[0][0])
     (ratio, name, way), look = grown
-    burst, step = _burst(case)
+    burst, step = max(_burst(case), _jump(case))
+    recurrent = next((layer for layer in looks[0].layers if layer.recurrent and layer.calls >= _LONG), None)
     facts = {"largest_growth": ratio, "largest_over_usual_norm": burst, "usual_norm": clip or math.nan}
     if ratio > _EXPLODED:
         says = (
@@ -125,15 +129,25 @@ def exploding(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
         # Before the first step no rate can be to blame.
         confidence = (0.9 if look.step == 0 else 0.75) if state.fails else 0.5
         return _hypothesis("exploding-gradients", confidence, says, facts, candidates, state, name, look.step)
-    c = case.e.curve
-    if burst > _SPIKE and c is not None:
+    # Steps of a hundredth of the weights are moderate; what throws far then is not the rate.
+    calm = case.e.update[0] < _HARDLY
+    if burst > _SPIKE and calm:
         says = (
-            f"At step {step} the gradient's norm was {burst:.2g} times the usual one: one such step undoes what many "
-            "have gained. Clip the norm."
+            f"About step {step} a step was {burst:.2g} times as long as those before, at a moderate learning rate: the "
+            "gradient burst"
+            + (f" on its way back over {recurrent.calls} calls of {recurrent.name}" if recurrent else "")
+            + ". One such step undoes what many have gained. Clip the gradient's norm."
         )
-        calm = overshoots(case.e, c) < 0.4
-        confidence = (0.7 if state.fails else 0.5) if calm else 0.4
-        return _hypothesis("exploding-gradients", confidence, says, facts, candidates, state, None, step)
+        confidence = (0.8 if recurrent else 0.5) if state.fails else 0.45
+        name = recurrent.name if recurrent else None
+        return _hypothesis("exploding-gradients", confidence, says, facts, candidates, state, name, step)
+    c = case.e.curve
+    if recurrent and state.fails and c is not None and overshoots(case.e, c) >= 0.4:
+        says = (
+            f"Hardly anything of what the steps promise is paid, and gradients come back over {recurrent.calls} calls "
+            f"of {recurrent.name}, along which they may burst: clip their norm, or lower the learning rate."
+        )
+        return _hypothesis("exploding-gradients", 0.5, says, facts, candidates, state, recurrent.name)
     return None
 
 
@@ -169,11 +183,32 @@ def _usual(case: Case) -> float | None:
 def _burst(case: Case) -> tuple[float, int]:
     """The largest gradient after the beginning over the usual one up to then, and its step."""
     norms = _norms(case)
-    if len(norms) < 8:
+    if len(norms) < _LOOKS:
         return 0.0, 0
     worst = 3 + int(np.argmax(norms.values[3:]))
     usual = float(np.median(norms.values[:worst]))
     return (float(norms.values[worst]) / usual if usual > 0 else 0.0), int(norms.steps[worst])
+
+
+def _jump(case: Case) -> tuple[float, int]:
+    """How far one step between two looks must have gone at least, over the steps looked at; and where.
+
+    Steps that are not looked at are seen by where they led: the weights can't have gone farther than all steps
+    together, were they as long as those before and after.
+    """
+    travel, update = (case.recording.get(s, case.e.source) for s in (signals.TRAVEL, signals.UPDATE))
+    if len(travel) < 3 or len(travel) != len(update) or travel.values.ndim == 1:
+        return 0.0, 0
+    best = 0.0, 0
+    with np.errstate(all="ignore"):
+        for i in range(2, len(travel)):
+            went = np.abs(travel.values[i] - travel.values[i - 1])
+            steps = int(travel.steps[i] - travel.steps[i - 1])
+            usual = np.max(update.values[: i + 1], axis=0)
+            beyond = np.where(usual > 0, (went - steps * usual) / usual, 0.0)
+            if len(beyond) and math.isfinite(float(np.max(beyond))):
+                best = max(best, (float(np.max(beyond)), int(travel.steps[i - 1])))
+    return best
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +231,7 @@ def _tensors(case: Case) -> list[_Tensor]:
         get(s, source) for s in (signals.GRADIENT, signals.PARAMETER, signals.UPDATE, signals.TRAVEL)
     )
     c = case.e.curve
-    if c is None or min(map(len, (norms, theta, update, travel))) < 8 or norms.values.ndim == 1:
+    if c is None or min(map(len, (norms, theta, update, travel))) < _LOOKS or norms.values.ndim == 1:
         return []
     if not norms.labels == theta.labels == update.labels == travel.labels:
         return []
@@ -214,7 +249,7 @@ def _tensors(case: Case) -> list[_Tensor]:
                     name,
                     float(np.median(g)) / math.sqrt(max(numel.get(name, 1), 1)),
                     moved / size if size > 0 else math.inf,
-                    moved / way if way > 0 else 0.0,
+                    moved / way if way > 0 else 1.0,
                     late * size / c.fall if c.fall > 0 else math.inf,
                 )
             )
