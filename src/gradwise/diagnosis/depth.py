@@ -139,6 +139,9 @@ def _layer(data: Mapping[str, Any]) -> Layer:
     shape: Sequence[int] = data["shape"]
     differ = [_float(data.get(key)) for key in ("rows_differ", "columns_differ")]
     size = _float(data.get("weight"))
+    fan_in, rows = math.prod(shape[1:]), (shape[0] if shape else 1)
+    if data.get("flipped"):
+        fan_in, rows, differ = rows, fan_in, differ[::-1]
     return Layer(
         name=data["name"],
         bias=data.get("bias"),
@@ -146,8 +149,8 @@ def _layer(data: Mapping[str, Any]) -> Layer:
         depth=data["depth"],
         deepest=data["deepest"],
         calls=data["calls"],
-        fan_in=max(math.prod(shape[1:]), 1),
-        rows=shape[0] if shape else 1,
+        fan_in=max(fan_in, 1),
+        rows=rows,
         rms=_float(data.get("rms")),
         spread=_float(data.get("spread")),
         weight=size,
@@ -181,7 +184,8 @@ class Plight:
     """How the run does, seen from outside.
 
     Attributes:
-        fails: it learns nothing: no fall beyond the noise, no better than a guess, or not finite.
+        fails: it learns nothing: no fall beyond the noise, no better than a guess, or not finite. Known only of torch's
+            own losses: others need not fall (policies, games).
         poor: it learns little or late: most of what a guess misses is still missed, or a third of the run went by
             before the loss moved. Hard and noisy tasks are like that too.
         remaining: the loss at the end over that of a guess that knows nothing; NaN where that isn't known.
@@ -199,7 +203,7 @@ def plight(case: Case, looks: Sequence[Look]) -> Plight:
         return Plight(False, False)
     remaining = c.end / guess if (guess := guess_of(case, looks)) > 0 else _NONE
     if c.bad_at_end or c.learned < LEARNED or remaining > 0.9:
-        return Plight(True, True, remaining)
+        return Plight(c.bad_at_end or not math.isnan(remaining), True, remaining)
     moved = np.flatnonzero(c.level < c.start - 0.1 * c.fall)
     late = not len(moved) or c.centre[moved[0]] > c.steps[-1] / 3
     return Plight(False, late or remaining > 0.25, remaining)

@@ -82,9 +82,9 @@ def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis |
     first = looks[0]
     signal = _signal(first)
     wrong, text = _wrong(first)
-    if signal is None and wrong < _WRONG:
+    if signal is None and not wrong >= _WRONG:
         return None
-    if not state.poor and wrong < _WRONG**2:
+    if not state.poor and not wrong >= _WRONG**2:
         return None
     parts, candidates = [], _INITS
     facts = {"first_loss_over_a_guess": wrong, "loss_left_of_a_guess": state.remaining}

@@ -55,10 +55,7 @@ class Layers:
             self._number, self._told = exam.number, set()
         if exam.passed and not self._more():
             return
-        held = {
-            id(p): (index, name) for index, names, tensors in self.courses()
-            for name, p in zip(names, tensors, strict=True)
-        }  # fmt: skip
+        held = self._held()
         found = structure(exam.graph)
         if not found.layers:
             return
@@ -67,6 +64,10 @@ class Layers:
         if source in self._told:
             return
         self._told.add(source)
+        exam.notes["nameless"] = {
+            self._name(p, held): p for layer in found.layers for p in (layer.weight, layer.bias)
+            if p is not None and id(p) not in held
+        }  # fmt: skip
         with self.torch.no_grad():
             data = self._measure(found, exam, held)
             loss = first_loss(self.torch, exam.graph)
@@ -80,6 +81,7 @@ class Layers:
         if "layers" not in exam.notes:
             return
         source, data = exam.notes.pop("layers")
+        self._name_late(data, exam.notes.pop("nameless"))
         arrived, handles = exam.notes.pop("arriving")
         for handle in handles:
             handle.remove()
@@ -114,6 +116,7 @@ class Layers:
                     "bias": None if layer.bias is None else self._name(layer.bias, held),
                     "kind": layer.kind,
                     "raw": layer.raw,
+                    "flipped": layer.flipped,
                     "depth": layer.calls[0][2],
                     "deepest": layer.calls[-1][2],
                     "calls": len(layer.calls),
@@ -232,7 +235,28 @@ class Layers:
     def _name(self, parameter: Any, held: dict[int, tuple[int, str]]) -> str:
         known = held.get(id(parameter))
         name = known[1] if known is not None else self.names(parameter)
-        return name or "×".join(map(str, parameter.shape))
+        return name or f"leaf {id(parameter):x}"
+
+    def _name_late(self, data: dict[str, Any], nameless: dict[str, Any]) -> None:
+        """Name what belongs to nobody before its first backward pass: leaves of a training without an optimizer."""
+        if not nameless:
+            return
+        held = self._held()
+        names = {name: held[id(p)][1] for name, p in nameless.items() if id(p) in held}
+        for entry in data["layers"]:
+            entry["name"], entry["bias"] = (names.get(entry[key], entry[key]) for key in ("name", "bias"))
+        for entry in (*data["units"], *data["others"]):
+            entry["layer"] = names.get(entry["layer"], entry["layer"])
+        for (name, kind), life in list(self._lives.items()):
+            if name in names:
+                self._lives[names[name], kind] = self._lives.pop((name, kind))
+
+    def _held(self) -> dict[int, tuple[int, str]]:
+        """For each tensor in training the index of its course and its name."""
+        return {
+            id(p): (index, name) for index, names, tensors in self.courses()
+            for name, p in zip(names, tensors, strict=True)
+        }  # fmt: skip
 
     def _numbers(self, scalars: Sequence[Tensor]) -> list[float]:
         """Scalars as numbers, in one transfer where they lie on one device."""

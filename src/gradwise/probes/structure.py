@@ -38,12 +38,18 @@ OTHERS = frozenset(("LeakyRelu", "Gelu", "Silu", "Elu", "Softplus", "PreluKernel
 
 @dataclass(slots=True)
 class Layer:
-    """A weight with the operations it takes part in, in forward order."""
+    """A weight with the operations it takes part in, in forward order.
+
+    Attributes:
+        raw: whether the data it is multiplied with needs no gradient.
+        flipped: whether its rows are inputs and its columns outputs (`x @ w`), where layers have it the other way.
+    """
 
     weight: Any
     bias: Any
     kind: str
     raw: bool
+    flipped: bool = False
     calls: list[tuple[Node, str, int]] = field(default_factory=list)
 
 
@@ -83,9 +89,9 @@ def structure(graph: Graph) -> Structure:
         mine = next((owner[id(child)] for child in inputs if owner.get(id(child)) is not None), None)
         found = _product(node) if node.name in _PRODUCTS else None
         if found is not None:
-            weight, bias, raw, saved = found
+            weight, bias, raw, saved, flipped = found
             deep += 1
-            mine = layers.setdefault(id(weight), Layer(weight, bias, node.name, raw))
+            mine = layers.setdefault(id(weight), Layer(weight, bias, node.name, raw, flipped))
             mine.calls.append((node, saved, deep))
             mine.raw = mine.raw and raw
             at.add(id(node))
@@ -115,18 +121,29 @@ def _mark(graph: Graph, activations: Sequence[Activation], layers: set[int]) -> 
         activation.gate = any(id(node) in gates for node, _ in activation.calls)
 
 
-def _product(node: Node) -> tuple[Any, Any, bool, str] | None:
-    """Weight, bias, whether the data needs no gradient, and where autograd keeps the data; None for no layer."""
+def _product(node: Node) -> tuple[Any, Any, bool, str, bool] | None:
+    """Weight, bias, whether the data needs no gradient, under what name it is kept, and whether the weight is flipped.
+
+    None for what is no product of data with a parameter.
+    """
     (first, name), (second, other) = _PRODUCTS[node.name]
     if len(node.inputs) <= second:
         return None
-    a, b = _source(node.inputs[first]), _source(node.inputs[second])
-    left, right = getattr(a, "parameter", None), getattr(b, "parameter", None)
+    a, b = node.inputs[first], node.inputs[second]
+    left, right = _leaf(a), _leaf(b)
     if (left is None) == (right is None):
         return None
     bias = node.inputs[0] if node.name == "Addmm" else node.inputs[2] if node.name == "Convolution" else None
     leaf = None if bias is None else bias.parameter
-    return (right, leaf, a is None, name) if left is None else (left, leaf, b is None, other)
+    matrix = node.name in ("Addmm", "Mm", "Bmm")
+    if left is None:
+        return right, leaf, a is None, name, matrix and not _turned(b)
+    return left, leaf, b is None, other, matrix and _turned(a)
+
+
+def _leaf(node: Node | None) -> Any:
+    """The parameter that a tensor is a view or a copy of."""
+    return getattr(_source(node), "parameter", None)
 
 
 def _source(node: Node | None) -> Node | None:
@@ -134,3 +151,12 @@ def _source(node: Node | None) -> Node | None:
     while node is not None and node.name in _VIEWS and len(node.inputs) == 1:
         node = node.inputs[0]
     return node
+
+
+def _turned(node: Node | None) -> bool:
+    """Whether the views on the way from a parameter turn it, as `w.T` does."""
+    turns = 0
+    while node is not None and node.name in _VIEWS and len(node.inputs) == 1:
+        turns += node.name in ("T", "Transpose", "Permute")
+        node = node.inputs[0]
+    return turns % 2 == 1
