@@ -111,3 +111,56 @@ def test_large_images_are_sampled_by_rows() -> None:
     assert found is not None
     assert found["shape"] == [40, 3, 256, 256]
     assert found["std"] == pytest.approx(1.0, rel=0.01)
+
+
+def test_how_features_lie() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(200, 5) * torch.tensor([1.0, 2.0, 300.0, 0.5, 0.0]) + torch.tensor([0.0, 0.0, 0.0, 50.0, 7.0])
+    found = seen_input(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 1)), x)
+    assert found is not None
+    assert found["operation"] == "Addmm"
+    assert [found["features"], found["samples"], found["constant"]] == [5, 200, pytest.approx(0.2)]
+    assert found["largest"] == pytest.approx(300, rel=0.2)
+    assert found["usual"] == pytest.approx(2, rel=0.2)
+    assert found["widest"] / found["wide"] == pytest.approx(300, rel=0.3)
+    assert found["offset"] < 1
+
+
+def test_channels_are_an_image_s_features() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(10, 3, 6, 6) + torch.tensor([100.0, 100.0, 0.0]).view(3, 1, 1)
+    found = seen_input(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(32, 1)), x)
+    assert found is not None
+    assert found["features"] == 3
+    assert found["offset"] == pytest.approx(100, rel=0.2)
+
+
+def test_the_state_that_a_recurrence_begins_with_is_no_data() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = nn.RNN(3, 4), nn.Linear(4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.rnn(x)[0][-1])
+
+    x = torch.randn(6, 5, 3) + 4
+    found = seen_input(Last(), x)
+    assert found is not None
+    assert found["mean"] == pytest.approx(float(x.mean()), rel=1e-4)
+
+
+def test_what_is_multiplied_with_no_parameter_is_no_data() -> None:
+    """A graph's adjacency matrix stands where data does."""
+    torch.manual_seed(0)
+    adjacency, x = torch.rand(12, 12).round(), torch.randn(12, 4) + 3
+
+    class Convolved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 5, bias=False), nn.Linear(5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(adjacency @ self.one(x))
+
+    check(seen_input(Convolved(), x), x)

@@ -40,17 +40,19 @@ LEADS_TO: dict[str, tuple[str, ...]] = {
         "gradient-scale-disparity", "late-lr-too-high",
     ),
     "saturated-activations": ("vanishing-gradients", "lr-too-low", "underfitting"),
-    "dead-units": ("vanishing-gradients", "underfitting", "frozen-or-detached-graph", "no-parameter-change"),
+    "dead-units": (
+        "vanishing-gradients", "underfitting", "lr-too-low", "frozen-or-detached-graph", "no-parameter-change",
+    ),
     "vanishing-gradients": ("lr-too-low", "underfitting", "gradient-scale-disparity", "stuck-at-saddle"),
     "exploding-gradients": ("lr-too-high", "late-divergence", "non-finite-loss", "dead-units"),
     "gradient-scale-disparity": ("lr-too-high", "lr-too-low", "late-lr-too-high", "underfitting"),
     "stuck-at-saddle": ("underfitting", "lr-too-low", "vanishing-gradients"),
-    # the rate
+    # the rate (exploding gradients are claimed only where no step's length can be to blame for them)
     "lr-too-high": (
-        "non-finite-loss", "late-divergence", "late-lr-too-high", "exploding-gradients", "dead-units",
-        "saturated-activations", "noisy-small-batch", "underfitting",
+        "non-finite-loss", "late-divergence", "late-lr-too-high", "dead-units", "saturated-activations",
+        "noisy-small-batch", "underfitting",
     ),
-    "late-divergence": ("non-finite-loss", "late-lr-too-high", "exploding-gradients", "dead-units"),
+    "late-divergence": ("non-finite-loss", "late-lr-too-high", "dead-units"),
     "lr-decayed-too-early": ("lr-too-low", "underfitting"),
     "lr-too-low": ("underfitting",),
     "late-lr-too-high": ("underfitting", "noisy-small-batch"),

@@ -1,7 +1,200 @@
-"""Checks on scales: of inputs, of initial weights, of gradients from layer to layer."""
+"""Checks on scales: of inputs, of initial weights, of gradients from layer to layer (C7, C11, C12).
+
+What they look for is common in nets that train well, so that all but equal units is held against a run only if it
+suffers (`gradwise.diagnosis.depth.plight`); where that is in doubt it stays a suspicion, for a trial to decide.
+"""
 
 from __future__ import annotations
 
-from gradwise.diagnosis.case import Check
+import itertools
+import math
 
-CHECKS: tuple[Check, ...] = ()
+from gradwise.diagnosis.case import Case, Check
+from gradwise.diagnosis.depth import Layer, Look, Plight, looks_of, plight
+from gradwise.diagnosis.gradients import disparity, exploding, vanishing
+from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.interventions import Intervention
+
+_NORMALIZED = ("NativeBatchNorm", "NativeLayerNorm")
+# A first layer's gradient grows with its inputs' rms, and the curvature along it with the square: beyond 10 the
+# largest bearable rate is a hundredth of what standardized inputs would bear; below 0.01 the layer hardly learns.
+_LARGE, _SMALL = 10.0, 0.01
+# One feature against the usual one: a thousandth of the rate's effect is left at a ratio of 30.
+_RATIO = 30.0
+# Features whose mean is ten times their spread: the weights' common direction is a hundred times as curved.
+_OFFSET = 10.0
+# Rows from which on a feature's spread is known well enough.
+_ROWS = 16
+# The first loss over that of a guess: thrice is being wrong with conviction (the right class gets C^-3).
+_WRONG = 3.0
+# Signals that grow or shrink by this from first layer to last, and weights this far off He's and Xavier's rules.
+_GROWTH = 100.0
+_GAIN_LOW, _GAIN_HIGH = 0.4, 3.0
+_STANDARDIZE = (Intervention(fixes=("standardize",)), Intervention(fixes=("batch-norm",)))
+_INITS = (Intervention(init="he"), Intervention(init="xavier"), Intervention(init="small-last"))
+
+
+def unnormalized(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
+    """`unnormalized-inputs`: the scale of the data is wrong for the first layer, or differs between features."""
+    seen = case.recording.happened("input")
+    if not seen or not case.main or not state.poor or seen[0].data.get("operation") in _NORMALIZED:
+        return None
+    data = {k: float(v) for k, v in seen[0].data.items() if isinstance(v, int | float)}
+    if not any(layer.raw for look in looks[:1] for layer in look.layers):
+        return None  # what looked like data was not what a layer is given
+    usual, largest, offset = (data.get(k, math.nan) for k in ("usual", "largest", "offset"))
+    enough = data.get("samples", 0) >= _ROWS
+    wide = data.get("widest", 0.0) / data["wide"] if data.get("wide", 0.0) > 0 else 1.0
+    reasons = []
+    if usual > _LARGE:
+        reasons.append(f"its features are of size {usual:.3g}")
+    elif largest > _LARGE and largest / usual > _RATIO:
+        reasons.append(f"one feature is of size {largest:.3g}, most are of size {usual:.3g}")
+    elif largest < _SMALL:
+        reasons.append(f"its features are of size {largest:.2g} at most")
+    elif enough and wide > _RATIO and data.get("features", 0) > 1:
+        reasons.append(f"the spread of its features differs {wide:.3g}-fold")
+    if enough and offset > _OFFSET:
+        reasons.append(f"they lie {offset:.3g} times their spread away from zero")
+    if not reasons:
+        return None
+    extreme = largest > _LARGE**2 or usual < _SMALL**2 or offset > _OFFSET**2 or wide > _RATIO**2
+    confidence = (0.85 if extreme else 0.7) if state.fails else (0.5 if extreme else 0.4)
+    says = (
+        f"The data goes into the first layer as it is, and {' and '.join(reasons)}. Gradient and curvature of that "
+        "layer grow with it, so that no one learning rate suits all weights. Standardize the inputs: subtract the "
+        "mean of the training data, divide by its standard deviation."
+    )
+    facts = {
+        "input_size": usual, "largest_input_size": largest, "mean_over_spread": offset, "feature_spread_ratio": wide,
+        "loss_left_of_a_guess": state.remaining,
+    }  # fmt: skip
+    first = min((layer for layer in looks[0].layers if layer.raw), key=lambda layer: layer.depth)
+    return Hypothesis(
+        "unnormalized-inputs", confidence, "warning", says, 0, _known(facts), _STANDARDIZE, parameter=first.name
+    )
+
+
+def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
+    """`bad-initialization`: the first loss is far above a guess' for the weights' size, or signals grow or die."""
+    if not looks or looks[0].step:
+        return None
+    first = looks[0]
+    signal = _signal(first)
+    wrong, text = _wrong(first)
+    if signal is None and not wrong >= _WRONG:
+        return None
+    if not state.poor and not wrong >= _WRONG**2:
+        return None
+    parts, candidates = [], _INITS
+    facts = {"first_loss_over_a_guess": wrong, "loss_left_of_a_guess": state.remaining}
+    named: Layer | None = None
+    if signal is not None:
+        factor, named, gain = signal
+        facts |= {"signal_factor_per_layer": factor, "weight_times_root_fan_in": gain}
+        grows = "grows" if factor > 1 else "shrinks"
+        parts.append(
+            f"What differs from sample to sample {grows} {max(factor, 1 / factor):.3g}-fold with each layer, since the "
+            f"initial weights are too {'large' if factor > 1 else 'small'} (rms × √fan_in is {gain:.2g}; He's rule "
+            "makes it 1.4, Xavier's 1)."
+        )
+    if wrong >= _WRONG:
+        parts.append(text)
+        if signal is None:
+            candidates = (_INITS[2], *_INITS[:2])
+    confidence = (0.75 if state.fails else 0.5) if state.poor else 0.35
+    return Hypothesis(
+        "bad-initialization", confidence, "warning", " ".join(parts), 0, _known(facts), candidates,
+        parameter=named.name if named else None,
+    )  # fmt: skip
+
+
+def _wrong(first: Look) -> tuple[float, str]:
+    """The first loss over a guess', and what to say of it."""
+    loss = first.loss
+    value, guess = loss.get("value", math.nan), loss.get("guess", math.nan)
+    if "classes" in loss:
+        return value / guess, (
+            f"The first loss is {value:.4g}, while giving all {loss['classes']} classes the same chance makes "
+            f"{guess:.3g}: the initial outputs are far too large."
+        )
+    output, target = loss.get("output", math.nan), loss.get("target", math.nan)
+    # The ratio of predictions to targets, made comparable: a regression's outputs often are a few times too large.
+    return (output / (3 * target) if target > 0 else math.nan), (
+        f"The first predictions are of size {output:.3g}, the targets of size {target:.3g}."
+    )
+
+
+def _signal(first: Look) -> tuple[float, Layer, float] | None:
+    """By what factor a layer changes the signal, which layer's weights are furthest off, and their gain; or None.
+
+    The signal is what differs from row to row. It also shrinks, slowly, in deep nets of soundly drawn weights: that is
+    the depth's doing, and `vanishing-gradients` tells of it.
+    """
+    chain = [layer for layer in first.chain if layer.spread > 0]
+    if len(chain) < 3 or any(norm > 0 for norm in first.norms):
+        return None
+    steps = [b.spread / a.spread for a, b in itertools.pairwise(chain)]
+    total = chain[-1].spread / chain[0].spread
+    hidden = [layer for layer in chain[:-1] if layer.fan_in > 1 and layer.gain > 0]
+    if not hidden:
+        return None
+    gain = sorted(layer.gain for layer in hidden)[len(hidden) // 2]
+    if total > _GROWTH and gain > _GAIN_HIGH and min(steps) > 1:
+        worst = max(hidden, key=lambda layer: layer.gain)
+    elif total < 1 / _GROWTH and gain < _GAIN_LOW and max(steps) < 1:
+        worst = min(hidden, key=lambda layer: layer.gain)
+    else:
+        return None
+    return total ** (1 / len(steps)), worst, worst.gain
+
+
+def symmetric(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
+    """`stuck-at-saddle`, by construction: units that begin equal get equal gradients, and so remain one unit.
+
+    Where only what goes into them is equal, they still move along one line.
+    """
+    if not looks or looks[0].step:
+        return None
+    first, last = looks[0], looks[-1]
+    for layer in first.layers:
+        behind = [other for other in first.layers if other.depth == layer.depth + 1]
+        beside = [other for other in first.layers if other.depth == layer.depth]
+        if layer.rows < 2 or not layer.alike[0] or len(beside) > 1 or not behind or layer.calls > 1:
+            continue
+        outwards = all(other.alike[1] for other in behind)
+        remain = any(other.name == layer.name and other.alike[0] for other in last.layers)
+        if outwards and (remain or state.poor):
+            confidence = 0.9 if remain and len(looks) > 1 else 0.7 if state.fails else 0.5
+        elif layer.weight > 0:
+            confidence = 0.65 if state.poor else 0.5
+        else:
+            continue  # zeros that a branch begins with, beside others or not
+        says = (
+            f"All {layer.rows} units of {layer.name} begin with equal weights"
+            + (f", and {behind[0].name} takes them alike: they get equal gradients and stay one unit." if outwards else
+               ": their weights get gradients along one line, and remain on it.")
+            + " Draw the initial weights at random."
+        )  # fmt: skip
+        facts = {"equal_units": float(layer.rows), "loss_left_of_a_guess": state.remaining}
+        candidates = (Intervention(fixes=("break-symmetry",)), *_INITS[:2])
+        return Hypothesis(
+            "stuck-at-saddle", confidence, "error", says, 0, _known(facts), candidates, parameter=layer.name
+        )
+    return None
+
+
+def _known(facts: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in facts.items() if math.isfinite(value)}
+
+
+def _checks(case: Case) -> tuple[Hypothesis | None, ...]:
+    if case.rivals:
+        return ()
+    looks = looks_of(case)
+    state = plight(case, looks)
+    checks = (unnormalized, initialization, symmetric, vanishing, exploding, disparity)
+    return tuple(check(case, looks, state) for check in checks)
+
+
+CHECKS: tuple[Check, ...] = (_checks,)

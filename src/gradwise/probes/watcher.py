@@ -18,6 +18,7 @@ from gradwise.probes import places
 from gradwise.probes.examinations import Examinations, Examiner
 from gradwise.probes.handover import HandOver
 from gradwise.probes.inputs import first_input
+from gradwise.probes.layers import Layers
 from gradwise.probes.looks import warm_up
 from gradwise.probes.losses import LossCalls, Unscaler, Validation
 from gradwise.probes.lossinputs import LossInputs
@@ -83,7 +84,8 @@ class Watcher:
         over = HandOver(torch, recorder, self.examinations, self._courses, lambda: self.backwards, fail)
         self.after_step.append(over.stepped)
         self.validation.begins.append(self.modes.evaluated)
-        return [over, self.wiring, self.modes, LossInputs(recorder, self.losses, self.examinations)]
+        inputs, layers = LossInputs(recorder, self.losses, self.examinations), Layers(torch, recorder, self._held, self.names)
+        return [over, self.wiring, self.modes, inputs, layers]
 
     # on and off
 
@@ -231,6 +233,13 @@ class Watcher:
     def _counts(self) -> list[int]:
         """Steps made by each course of training."""
         return [course.steps for course in self._courses()]
+
+    def _held(self) -> list[tuple[int, list[str], list[Any]]]:
+        """Each course of training: its index, the names of its tensors, and these."""
+        held = [(t.index, t.names(), list(t.parameters())) for t in self.registry.all]
+        if self.manual is not None:
+            held.append((self.manual.index, list(self.manual.names()), list(self.manual.leaves)))
+        return held
 
     def _after_backward(self, tensors: Any, args: Any, kwargs: Any) -> None:
         began = perf_counter()
