@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from gradwise.probes import places
 from gradwise.probes.examinations import Examinations
 from gradwise.probes.inputs import first_input
+from gradwise.probes.loaders import Loaders
 from gradwise.probes.looks import warm_up
 from gradwise.probes.losses import LossCalls, Unscaler, Validation
 from gradwise.probes.manual import Manual
 from gradwise.probes.names import Names
 from gradwise.probes.nonfinite import origin
+from gradwise.probes.pairs import Pairs
 from gradwise.probes.patches import Patches, hide_from_traceback
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.registry import Registry
@@ -64,6 +66,8 @@ class Watcher:
         self.manual: Manual | None = None
         self.backwards = 0
         self.examinations = Examinations(self.meter, self._counts, self._fail)
+        self.examinations.examiners.append(Pairs(torch, recorder, self.losses))
+        self.loaders = Loaders(recorder, lambda: self.steps, self._fail)
         self._patches = Patches(torch)
         self._nonfinite = False
         self._failures = 0
@@ -82,6 +86,7 @@ class Watcher:
         self.registry.install(self.torch, patches, self.stepping.attend)
         self.names.install(self.torch, patches)
         self.losses.install(patches)
+        self.loaders.install(self.torch, patches)
         self.unscaler.install(self.torch, patches, self._fail)
         patches.replace(autograd, "backward", self._wrap_backward)
         patches.replace(autograd, "grad", self._wrap_grad)
@@ -95,6 +100,9 @@ class Watcher:
     def finish(self) -> None:
         """Hand on everything recorded so far, and what recording it cost."""
         self.examinations.finish()
+        with suppress(Exception):
+            self.loaders.close()
+            self.losses.targets.finish()
         with suppress(Exception):
             if self.manual is not None and not self.registry.seen and self.manual.changed():
                 self.manual.finish(perf_counter())
@@ -142,6 +150,7 @@ class Watcher:
                     self.meter.last = max(self.meter.last, rows[-1][2])
                     course.hand_on(self._read(rows, course))
             self.validation.close(self.steps)
+            self.losses.targets.hand_on()
             self.unscaler.record_scale(self.steps)
         except Exception as error:
             self._fail("flush", error)
