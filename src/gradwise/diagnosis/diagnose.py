@@ -62,7 +62,7 @@ def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
         suspicions=suspicions if verdict != "sick" or not findings else (),
         summary=summary + _reached(main, target),
         checklist=checklist(recording, main, findings) if main is not None and verdict != "healthy" else (),
-        notes=_notes(recording, suspicions if not findings else ()),
+        notes=_notes(recording, suspicions if not findings else (), cases),
         steps=steps,
         overhead_fraction=run.facts.get("overhead_fraction"),
         startup_seconds=run.facts.get("startup_seconds"),
@@ -168,8 +168,9 @@ def suspected(finding: Finding) -> str:
     return f"Suspected, not shown: {finding.id}"
 
 
-def _notes(recording: Recording, suspicions: Sequence[Finding]) -> tuple[str, ...]:
+def _notes(recording: Recording, suspicions: Sequence[Finding], cases: Sequence[Case]) -> tuple[str, ...]:
     notes = [f"{suspected(f)} (confidence {f.confidence:.2f}). Trying its cure would decide." for f in suspicions]
+    notes += filter(None, map(decay.little_decay, cases))
     failed = recording.happened("probe-failed")
     if failed:
         data = failed[0].data

@@ -134,10 +134,10 @@ def _grouped(targets: Targets) -> tuple[Ints, Floats, Floats]:
         return targets.steps, targets.rows, targets.means
     group = targets.steps // width
     kinds, index, counts = np.unique(group, return_inverse=True, return_counts=True)
-    rows = np.bincount(index, weights=targets.rows)
+    rows: Floats = np.bincount(index, weights=targets.rows).astype(np.float64)
     sums = np.stack([np.bincount(index, weights=targets.rows * m) for m in targets.means.T], axis=1)
     full = counts >= max(width // 2, 1)
-    return kinds[full], rows[full], (sums / rows[:, None])[full]
+    return kinds[full].astype(np.int64), rows[full], (sums / rows[:, None])[full]
 
 
 def _correlations(steps: Ints, apart: Floats) -> tuple[Floats, Floats]:

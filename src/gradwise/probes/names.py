@@ -57,6 +57,10 @@ class Names:
             self._roots[id(module)] = weakref.ref(module)
             self._stale = True
 
+    def roots(self) -> list[Module]:
+        """The living modules whose parameters were asked for."""
+        return [module for reference in self._roots.values() if (module := reference()) is not None]
+
     def refresh(self) -> None:
         """Look at the modules again (their parameters may have been replaced)."""
         self._stale = True

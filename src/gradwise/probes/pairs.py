@@ -32,8 +32,6 @@ _NEIGHBOURS = 5
 _CLASSES = 64
 
 
-
-
 class Pairs:
     """Gathers rows of the first input with their targets; tries at the end how well the one predicts the other."""
 

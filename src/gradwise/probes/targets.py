@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradwise.probes import places
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.sampling import FRACTION, PER_STEP, Meter
 from gradwise.recording import signals
@@ -32,7 +33,7 @@ _NUMBERS = {
 BANDS = 16
 # Rows looked at of one target, loss functions followed, steps noted of each.
 _ROWS, _FUNCTIONS, _STEPS = 2048, 4, 4096
-# Of the budget for all probes, and beyond it; calls noted in a row before it is asked again, or let pass where it is spent.
+# Of the budget for all probes, and beyond it; calls noted in a row before it is asked again, or let pass.
 _SHARE, _CREDIT, _RUN = 0.2, 4e-3, 32
 MOMENTS = ("count", "mean", "variance")
 
@@ -100,7 +101,10 @@ class Targets:
         classes = int(given.shape[1 if given.dim() > 1 else 0]) if name in _CLASSES else 0
         indices = bool(classes) and not target.is_floating_point()
         width = 1 if indices else target.numel() // max(int(target.shape[0]) if target.dim() else 1, 1)
-        data = {"loss": name, "classes": classes, "width": width, "plain": plain}
+        data: dict[str, Any] = {"loss": name, "classes": classes, "width": width, "plain": plain}
+        place = places.here()
+        if place is not None:
+            data["place"] = {"file": place.file, "line": place.line, "text": place.text}
         self.recorder.event("targets", source=source, data=data)
         return _Sum(source, classes, indices)
 

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradwise.probes import places
+from gradwise.probes.dropouts import Dropouts
 from gradwise.probes.examinations import Examinations
 from gradwise.probes.inputs import first_input
 from gradwise.probes.loaders import Loaders
@@ -66,7 +67,7 @@ class Watcher:
         self.manual: Manual | None = None
         self.backwards = 0
         self.examinations = Examinations(self.meter, self._counts, self._fail)
-        self.examinations.examiners.append(Pairs(torch, recorder, self.losses))
+        self.examinations.examiners += [Pairs(torch, recorder, self.losses), Dropouts(recorder, self.names)]
         self.loaders = Loaders(recorder, lambda: self.steps, self._fail)
         self._patches = Patches(torch)
         self._nonfinite = False
