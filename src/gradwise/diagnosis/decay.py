@@ -265,8 +265,8 @@ def on_biases(case: Case) -> Hypothesis | None:
         "don't overfit by being large. Decay the weights only (gradwise.decay_groups)."
     )
     evidence = {"weight_decay": strength, "parameters": names[:16], "count": len(names)}
-    fix = Intervention(fixes=("decay-weights-only",))
-    return Hypothesis("decay-on-bias-or-norm", 0.9, "info", says, 0, evidence, (fix,), parameter=names[0])
+    # No candidate: what costs a run nothing it would notice isn't worth the trials.
+    return Hypothesis("decay-on-bias-or-norm", 0.9, "info", says, 0, evidence, parameter=names[0])
 
 
 def little_decay(case: Case) -> str | None:

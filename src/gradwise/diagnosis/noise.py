@@ -77,12 +77,12 @@ def drowned(case: Case) -> Hypothesis | None:
     """
     c, e = case.e.curve, case.e
     batch = case.recording.get(signals.BATCH, e.source)
-    cosine = case.recording.get(signals.COSINE, e.source)
-    if case.rivals or c is None or c.bad_at_end or not len(batch) or len(cosine) < 12:
+    cosines = case.recording.get(signals.COSINE, e.source)
+    if case.rivals or c is None or c.bad_at_end or not len(batch) or len(cosines) < 12:
         return None
     rows = float(np.median(batch.values))
     # While the loss comes down: where it has arrived there is no slope left, only noise.
-    descending = cosine.values[cosine.steps <= max(e.descent, 0.2 * e.steps)]
+    descending = cosines.values[cosines.steps <= max(e.descent, 0.2 * e.steps)]
     descending = descending[np.isfinite(descending)]
     if len(descending) < 6:
         return None

@@ -38,7 +38,8 @@ def decide(
     settled = [suspected(f) for f in (*confirmed, *doubts) if any(r.status != "suggested" for r in f.remedies)]
     result = replace(result, notes=tuple(n for n in result.notes if not n.startswith(tuple(settled))))
     # A doubt that its own cure does not confirm is none any more.
-    if result.doubtful and not decided and all(any(r.status != "suggested" for r in f.remedies) for f in doubts):
+    found = any(f.severity != "info" for f in decided)
+    if result.doubtful and not found and all(any(r.status != "suggested" for r in f.remedies) for f in doubts):
         result = replace(result, verdict="healthy", doubtful=False)
     if decided and decided[0].id != next((f.id for f in diagnosis.findings), None):
         result = replace(result, verdict="sick", summary=decided[0].explanation)
