@@ -30,7 +30,7 @@ class Penalty:
     Attributes:
         strength: of the first group that has any.
         shrunk: the weights' norm at the end over that at the start.
-        expected: what decay alone would leave of them, as a share.
+        expected: what decay alone would leave of them, as a share; NaN where the rule rescales it with the gradient.
         pull: the decrease of the loss that growing by a factor e would bring, to first order, late in the run.
         balance: the same from the penalty's side, lambda |p|^2: at its fixed point both are equal; NaN where
             decay isn't part of the gradient.
@@ -68,7 +68,7 @@ def penalty_of(case: Case) -> Penalty | None:
     return Penalty(
         strength=float(strengths.max()),
         shrunk=float(np.median(overall[-3:]) / overall[0]) if overall[0] > 0 else math.nan,
-        expected=math.exp(-min(shrinking, 700.0)),
+        expected=math.nan if coupled and adaptive else math.exp(-min(shrinking, 700.0)),
         pull=float(np.nanmean(pulls[pull.steps >= 0.6 * pull.steps[-1]].sum(axis=1))) if len(pull) else math.nan,
         balance=float((sizes[late] ** 2).mean(axis=0) @ strengths) if coupled else math.nan,
     )
@@ -83,12 +83,13 @@ def decays_too_much(case: Case) -> Hypothesis | None:
     is_high = high(case.recording, c)
     nothing_learned = c.learned < LEARNED or c.net < 0.3 * c.fall
     # Decay alone accounts for the shrinking: over the run it had the time to, and the weights went its way.
-    collapsed = p.shrunk < 0.3 and p.expected < 0.5
+    had_time = not p.expected > 0.5
+    collapsed = p.shrunk < 0.3 and had_time
     held = p.pull / max(c.net, 1e-300) if c.net > 0 else math.inf
-    balanced = 0.4 < p.pull / p.balance < 2.5 if p.balance > 0 else p.expected < 0.5 and p.pull > 0
+    balanced = 0.4 < p.pull / p.balance < 2.5 if p.balance > 0 else p.pull > 0
     if collapsed and (is_high or (is_high is None and nothing_learned)):
         confidence = 0.9 if nothing_learned or is_high else 0.7
-    elif balanced and p.expected < 0.5 and held > 0.2:
+    elif balanced and had_time and held > 0.2:
         confidence = 0.7 if is_high and held > 0.4 else 0.5 if held > 0.4 else 0.4
     else:
         return None
@@ -164,8 +165,8 @@ def starved(case: Case) -> Hypothesis | None:
     at = found.step
     before, after = _level(c, found.half), _level(c, at)
     gain = (before - after) / max(c.start - after, 1e-300)
-    still_points_down = e.kept_late > 0.3
-    if not still_points_down or gain < 0.1:
+    # Where there is no slope left, gradients of different batches have nothing in common.
+    if gain < 0.1 or not (e.kept_late > 0.3 or e.cosine_late.above(0.1)):
         return None
     # Where the rule itself starves the run, nothing was scheduled: the signs have to be as clear.
     confidence = min(0.6 + gain, 0.9) if gain > 0.2 else 0.45
@@ -184,7 +185,7 @@ def starved(case: Case) -> Hypothesis | None:
         "collapsed_at": at,
         "share_of_run_after": found.idle,
         "gain_before_collapse": gain,
-        "next_batch_confirms_late": e.kept_late,
+        "gradient_cosine_late": e.cosine_late.value,
         "lr_peak": peak,
         "lr_end": e.rate(max(e.steps - 1, 0)),
     }

@@ -139,7 +139,9 @@ def underfits(case: Case) -> Hypothesis | None:
     if -slope > max(0.05 * nothing, 3 * error):
         return None  # still on its way down
     others = [h for h in (rates.too_high(e), rates.too_low(e), rates.never_lowered(e), rates.came_apart(e)) if h]
-    doubted = any(h.confidence >= SUSPECT for h in others) or e.steps < rates.SHORT
+    # Settled means that the gradients of different batches have nothing left in common, nor do steps gain on the next.
+    sloped = e.kept_late > 0.3 or e.cosine_late.above(0.1)
+    doubted = sloped or any(h.confidence >= SUSPECT for h in others) or e.steps < rates.SHORT
     confidence = 0.45 if doubted else 0.75 if reached < 0.95 * nothing else 0.65
     says = (
         f"The loss has settled at {reached:.4g}; a guess that never looks at the input gets {nothing:.4g}, and simply "

@@ -174,5 +174,5 @@ def _period(correlation: Floats, pairs: Floats) -> tuple[int, float]:
     if not math.isfinite(best):
         return 0, math.nan
     # Multiples of a period return as well: the first one is meant.
-    period = int(np.flatnonzero(candidates >= best - 0.1)[0])
+    period = int(np.flatnonzero(candidates >= best - 0.03)[0])
     return period, float(candidates[period])

@@ -33,8 +33,10 @@ _NUMBERS = {
 BANDS = 16
 # Rows looked at of one target, loss functions followed, steps noted of each.
 _ROWS, _FUNCTIONS, _STEPS = 2048, 4, 4096
-# Of the budget for all probes, and beyond it; calls noted in a row before it is asked again, or let pass.
-_SHARE, _CREDIT, _RUN = 0.2, 4e-3, 32
+# Of the budget for all probes, and beyond it.
+_SHARE, _CREDIT = 0.2, 4e-3
+# Calls noted in a row: at first, so that a short epoch's order shows, and later; calls let pass where that's too dear.
+_FIRST, _RUN = 128, 32
 MOMENTS = ("count", "mean", "variance")
 
 
@@ -48,7 +50,7 @@ class Targets:
     def __init__(self, torch: ModuleType, recorder: Recorder, meter: Meter) -> None:
         self.torch, self.recorder, self.meter = torch, recorder, meter
         self.wait = 0
-        self._left = 0
+        self._left = _FIRST
         self._spent = 0.0
         self._sums: dict[str, _Sum] = {}
         self._waiting: list[tuple[_Sum, int, Any]] = []
