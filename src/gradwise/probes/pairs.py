@@ -100,9 +100,10 @@ def assess(x: NDArray[Any], y: NDArray[Any], whole: bool = False) -> dict[str, A
     # A row met twice (in two epochs) would be its own nearest neighbour.
     x, first = np.unique(x, axis=0, return_index=True)
     y, x = y[first], x.astype(np.float64)
-    spread = x.std(axis=0)
-    x = x[:, spread > 1e-12 * np.abs(x).max(initial=1e-300)]
-    if len(y) < _LEAST or not x.shape[1]:
+    if len(y) < _LEAST:
+        return {}
+    x = x[:, x.std(axis=0) > 1e-12 * np.abs(x).max(initial=1e-300)]
+    if not x.shape[1]:
         return {}
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     near = _nearest(x)

@@ -50,6 +50,9 @@ class Targets:
     def __init__(self, torch: ModuleType, recorder: Recorder, meter: Meter) -> None:
         self.torch, self.recorder, self.meter = torch, recorder, meter
         self.wait = 0
+        # Within vmap, grad and their like a tensor stands for others and can't be read.
+        functorch = getattr(torch._C, "_functorch", None)
+        self._transformed = getattr(functorch, "peek_interpreter_stack", lambda: None)
         self._left = _FIRST
         self._spent = 0.0
         self._sums: dict[str, _Sum] = {}
@@ -82,6 +85,8 @@ class Targets:
         if name not in _CLASSES and name not in _NUMBERS:
             return
         if type(target) is not self.torch.Tensor or target.requires_grad or not target.numel() or not given.dim():
+            return
+        if self._transformed() is not None:
             return
         total = self._sums.get(name)
         if total is None:
