@@ -15,6 +15,7 @@ from gradwise.probes import places
 from gradwise.probes.patches import Patches, hide_from_traceback
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.sampling import Meter
+from gradwise.probes.targets import Targets
 from gradwise.recording import signals
 from gradwise.recording.recording import Place
 
@@ -170,6 +171,7 @@ class LossCalls:
         self.attending: Callable[[], bool] = lambda: False
         self.attentive = False
         self.calls: list[Call] = []
+        self.targets = Targets(torch, validation.recorder, meter)
         self._last: Any = None
 
     def attend(self, attending: Callable[[], bool]) -> None:
@@ -180,6 +182,7 @@ class LossCalls:
         """Put a stand-in in place of each loss function."""
         patches.keep_compiler_out(self._evaluated)
         patches.keep_compiler_out(self._note)
+        patches.keep_compiler_out(self._note_target)
         for name in LOSS_FUNCTIONS:
             if hasattr(self.torch.nn.functional, name):
                 patches.replace(self.torch.nn.functional, name, functools.partial(self._wrap, patches, name))
@@ -187,7 +190,7 @@ class LossCalls:
     def _wrap(self, patches: Patches, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         compiling, training = self.torch.compiler.is_compiling, self.torch.is_grad_enabled
         evaluated, reference, at = self._evaluated, weakref.ref, _TARGETS.get(name, 1)
-        note = self._note
+        note, targets, note_target = self._note, self.targets, self._note_target
 
         def loss(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -202,12 +205,18 @@ class LossCalls:
                 return out
             try:
                 # Weakly: a reference of ours must not keep the output alive through the backward pass.
-                self._last = reference(args[0]), reference(args[at] if len(args) > at else kwargs["target"])
+                target = args[at] if len(args) > at else kwargs["target"]
+                self._last = reference(args[0]), reference(target)
                 self.name = name
             except (TypeError, LookupError):
                 self._last = None
+                return out
             if self.attentive:
                 note(name)
+            if targets.wait:
+                targets.wait -= 1
+            else:
+                note_target(patches, name, args, kwargs, target)
             return out
 
         return loss
@@ -263,6 +272,15 @@ class LossCalls:
             return False
         like = [t for t in targets if getattr(t, "shape", None) == trained.shape and t.dtype == trained.dtype]
         return any(t is trained or (t.is_cpu and self.torch.equal(t, trained)) for t in like)
+
+    def _note_target(self, patches: Patches, name: str, args: Any, kwargs: Any, target: Any) -> None:
+        given = args[0]
+        try:
+            if patches.active and given.requires_grad and not self.torch._C._get_tracing_state():
+                plain = len(args) < 3 and kwargs.get("weight") is None and not kwargs.get("label_smoothing")
+                self.targets.see(name, given, target, self.steps(), plain)
+        except Exception as error:
+            self.fail("targets", error)
 
     def last(self) -> list[Any]:
         """Output and target that the last loss function in training was given, None for one that is gone."""

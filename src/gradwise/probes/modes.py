@@ -92,7 +92,7 @@ class Modes:
 
     def _roots(self) -> list[Any]:
         """The outermost modules known."""
-        modules = [m for m in (ref() for ref in self.names.roots()) if m is not None]
+        modules = self.names.roots()
         inner = {id(child) for m in modules for child in modules_of(m) if child is not m}
         return [m for m in modules if id(m) not in inner]
 

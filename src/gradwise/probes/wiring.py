@@ -256,7 +256,7 @@ class Wiring:
     # which modules run
 
     def _modules(self) -> list[Any]:
-        roots = [m for m in (ref() for ref in self.names.roots()) if m is not None]
+        roots = self.names.roots()
         return list({id(m): m for root in roots for m in modules_of(root)}.values())
 
     def _listen(self, waiting: Sequence[Any]) -> None:

@@ -50,7 +50,8 @@ def decide(
         if not any(f.severity != "info" for f in decided):
             result = replace(result, verdict="inconclusive", summary=_NOTHING_HELPED)
     # A doubt that its own cure does not confirm is none any more.
-    if result.doubtful and not decided and all(any(r.status != "suggested" for r in f.remedies) for f in doubts):
+    found = any(f.severity != "info" for f in decided)
+    if result.doubtful and not found and all(any(r.status != "suggested" for r in f.remedies) for f in doubts):
         result = replace(result, verdict="healthy", doubtful=False)
     if decided and decided[0].id != next((f.id for f in diagnosis.findings), None):
         result = replace(result, verdict="sick", summary=decided[0].explanation)

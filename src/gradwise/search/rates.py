@@ -179,7 +179,7 @@ class _Test:
 
     def _jumped_at_once(self, seen: Phases, high: float) -> bool:
         """Whether a linear ramp shows nothing but the jump, or so few steps before it that no fall can be told."""
-        few = np.count_nonzero(self.rates < seen.jumps) < _SHORT
+        few = bool(np.count_nonzero(self.rates < seen.jumps) < _SHORT)
         return high > 10 * self.budget.low and (not self.pieces or (few and math.isfinite(seen.jumps)))
 
     def _rise(self, low: float, high: float, steps: int) -> None:

@@ -85,7 +85,7 @@ class Stage:
 
     def roots(self) -> list[Any]:
         """The modules whose parameters the script asked for."""
-        return self.watcher.names.modules
+        return self.watcher.names.roots()
 
 
 class Change:

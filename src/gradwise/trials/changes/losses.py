@@ -185,7 +185,7 @@ class Score(Change):
     def install(self) -> None:
         """Follow what becomes of the losses."""
         self._mode: Any = _Shadows()
-        self._mode.__enter__()
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
         self.stage.patches.on_undo(lambda: self._mode.__exit__(None, None, None))
 
     def shadow(self, tensor: Any, right: Any) -> None:

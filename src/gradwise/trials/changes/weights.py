@@ -41,7 +41,8 @@ class _Start(Change):
     def fresh(self, parameter: Any) -> bool:
         """Whether a parameter is to be changed: it hasn't been, or the script has filled it anew since."""
         known = self._done.get(id(parameter))
-        return known is None or known[0]() is not parameter or known[1] != int(parameter._version)
+        version: int = parameter._version
+        return known is None or known[0]() is not parameter or known[1] != version
 
     def done(self, parameter: Any) -> None:
         """A parameter was changed."""
