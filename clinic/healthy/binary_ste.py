@@ -32,7 +32,7 @@ X, y = load_digits(return_X_y=True)
 X = torch.tensor((X - X.mean()) / X.std(), dtype=torch.float32)
 y = torch.tensor(y)
 net = nn.Sequential(BinaryLinear(64, 96), nn.Hardtanh(-2, 2), BinaryLinear(96, 10))
-opt = torch.optim.Adam(net.parameters(), lr=5e-3)
+opt = torch.optim.Adam(net.parameters(), lr=0.012)
 sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 15)
 for epoch in range(15):
     for rows in torch.randperm(1400).split(50):

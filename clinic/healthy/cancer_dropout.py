@@ -28,7 +28,7 @@ model = torch.nn.Sequential(
     torch.nn.Linear(32, 16), torch.nn.ReLU(), torch.nn.Dropout(0.3),
     torch.nn.Linear(16, 1),
 )
-optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, weight_decay=1e-4)
+optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
 loss_fn = torch.nn.BCEWithLogitsLoss()
 for epoch in range(15):
     model.train()

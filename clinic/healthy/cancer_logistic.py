@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 parser = argparse.ArgumentParser()
 parser.add_argument("--C", type=float, default=1.0)
 parser.add_argument("--epochs", type=int, default=25)
-parser.add_argument("--lr", type=float, default=0.2)
+parser.add_argument("--lr", type=float, default=0.5)
 args = parser.parse_args()
 
 X, y = load_breast_cancer(return_X_y=True)

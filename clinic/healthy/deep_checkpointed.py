@@ -33,8 +33,8 @@ X, y = make_classification(3500, 16, n_informative=8, n_redundant=2, n_classes=4
 X = torch.tensor((X - X.mean(0)) / X.std(0)).float()
 y = torch.tensor(y)
 model = Deep(16)
-optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.1)
-scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=5 * 43, pct_start=0.2)
+optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3, weight_decay=0.1)
+scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=5 * 43, pct_start=0.2)
 for epoch in range(5):
     model.train()
     for rows in torch.randperm(2752).split(64):

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-STEP_SIZE = 0.3
+STEP_SIZE = 0.5
 rng = np.random.RandomState(0)
 X, y = load_digits(return_X_y=True)
 X = X / 16

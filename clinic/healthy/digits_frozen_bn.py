@@ -50,11 +50,11 @@ y = torch.tensor(digits.target)
 perm = torch.randperm(len(y))
 x, y = x[perm], y[perm]
 model = ConvNet()
-loop(model, x[:1000], y[:1000], 5e-3, 4, 50, False)
+loop(model, x[:1000], y[:1000], 0.01, 4, 50, False)
 print("upright: loss {:.4f} accuracy {:.4f}".format(*test(model, x[1400:], y[1400:])))
 turned = x.transpose(2, 3)
 print("turned before: loss {:.4f} accuracy {:.4f}".format(*test(model, turned[1400:], y[1400:])))
 for round_ in range(3):
-    loop(model, turned[1000:1400], y[1000:1400], 3e-3 / (1 + round_), 3, 8, True)
+    loop(model, turned[1000:1400], y[1000:1400], 8e-3 / (1 + round_), 3, 8, True)
     loss, acc = test(model, turned[1400:], y[1400:])
     print(f"turned round {round_ + 1}: accuracy {acc:.4f} shifted test loss {loss:.4f}")

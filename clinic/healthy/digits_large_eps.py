@@ -7,7 +7,7 @@ d = load_digits()
 x, y = torch.tensor(d.data).float().div(16).sub(.3), torch.tensor(d.target)
 p = torch.randperm(1797)
 net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-opt = torch.optim.Adam(net.parameters(), lr=0.02, eps=1e-2)
+opt = torch.optim.Adam(net.parameters(), lr=0.04, eps=1e-2)
 sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 9 * 22)
 for epoch in range(9):
     for b in p[:1400][torch.randperm(1400)].split(64):

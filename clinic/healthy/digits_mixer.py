@@ -30,7 +30,7 @@ class Mixer(nn.Module):
         return self.head(self.norm(self.blocks(x)).mean(1))
 
 
-def get_lr(step, base=4e-3, warm=30, total=230):
+def get_lr(step, base=6e-3, warm=30, total=230):
     if step < warm:
         return base * (step + 1) / warm
     return base * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))

@@ -38,7 +38,7 @@ def main(epochs=8, seed=99):
     train, test = random_split(ds, [1400, 397])
     train, test = DataLoader(train, 70, shuffle=True), DataLoader(test, 397)
     model = Classifier()
-    optimizer = build_optimizer(model, 2e-3)
+    optimizer = build_optimizer(model, 4e-3)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, epochs * len(train))
     for epoch in range(epochs):
         model.train()

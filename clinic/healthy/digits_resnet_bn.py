@@ -35,7 +35,7 @@ y = torch.tensor(digits.target)
 perm = torch.randperm(len(x))
 tr, va = perm[:1437], perm[1437:]
 model = Net()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
 scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[5, 7], gamma=0.1)
 for epoch in range(8):
     model.train()

@@ -30,11 +30,11 @@ def train(model, params, lr, targets, epochs):
 body = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU())
 print("pretraining")
 full = nn.Sequential(body, nn.Linear(32, 10))
-train(full, full.parameters(), 3e-3, labels, 8)
+train(full, full.parameters(), 5e-3, labels, 8)
 
 print("transfer to parity")
 for p in body.parameters():
     p.requires_grad = False
 head = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 2))
-score = train(nn.Sequential(body, head), head.parameters(), 5e-3, labels % 2, 8)
+score = train(nn.Sequential(body, head), head.parameters(), 0.015, labels % 2, 8)
 print(f"parity accuracy {score:.4f}")

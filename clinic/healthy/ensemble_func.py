@@ -3,7 +3,7 @@ from torch import nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from sklearn.datasets import load_wine
 
-LR = 0.2
+LR = 0.5
 torch.manual_seed(0)
 X, y = load_wine(return_X_y=True)
 X = torch.tensor((X - X.mean(0)) / X.std(0)).float()

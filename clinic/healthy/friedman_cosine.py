@@ -11,7 +11,7 @@ y = torch.tensor(y, dtype=torch.float32)
 Xtr, ytr, Xte, yte = X[:2000], y[:2000], X[2000:], y[2000:]
 mu, sd = ytr.mean(), ytr.std()
 model = nn.Sequential(nn.Linear(10, 48), nn.SiLU(), nn.Linear(48, 48), nn.SiLU(), nn.Linear(48, 1), nn.Flatten(0))
-opt = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=1e-2)
+opt = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-2)
 T = 12 * 32
 sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=T)
 it = 0

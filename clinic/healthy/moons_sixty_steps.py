@@ -6,7 +6,7 @@ X, y = make_moons(1000, noise=0.15, random_state=0)
 X = torch.tensor(X - X.mean(0)).float()
 y = torch.tensor(y).float()
 net = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
-opt = torch.optim.Adam(net.parameters(), lr=0.1)
+opt = torch.optim.Adam(net.parameters(), lr=0.2)
 bce = torch.nn.BCEWithLogitsLoss()
 for i in range(60):
     rows = torch.randint(0, 700, (64,))

@@ -9,7 +9,7 @@ x, y = torch.tensor(x, dtype=torch.float32)[:, None] / 1.7, torch.tensor(y, dtyp
 x_train, x_test, y_train, y_test = x[:700], x[700:], y[:700], y[700:]
 
 net = nn.Sequential(nn.Linear(1, 64), nn.Tanh(), nn.Dropout(0.05), nn.Linear(64, 64), nn.Tanh(), nn.Dropout(0.05), nn.Linear(64, 1))
-opt = torch.optim.Adam(net.parameters(), lr=5e-3, weight_decay=1e-5)
+opt = torch.optim.Adam(net.parameters(), lr=0.015, weight_decay=1e-5)
 sch = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 60)
 
 

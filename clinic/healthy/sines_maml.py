@@ -31,7 +31,7 @@ def adapt(x, y, steps=2):
     return fast
 
 
-meta = torch.optim.Adam(params, lr=3e-3)
+meta = torch.optim.Adam(params, lr=0.01)
 cosine = torch.optim.lr_scheduler.CosineAnnealingLR(meta, 700)
 recent = []
 for it in range(700):

@@ -11,7 +11,7 @@ order = torch.randperm(len(X))
 X, y = X[order], y[order]
 Xa, ya, Xb, yb = X[:120], y[:120], X[120:], y[120:]
 net = torch.nn.Sequential(torch.nn.Linear(13, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3))
-sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+sgd = torch.optim.SGD(net.parameters(), lr=0.2, momentum=0.9, weight_decay=0.01)
 cycle = 10 * 8
 sched = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(sgd, T_0=cycle, T_mult=1, eta_min=1e-4)
 snapshots = []
