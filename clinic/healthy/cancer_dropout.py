@@ -30,7 +30,7 @@ model = torch.nn.Sequential(
 )
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
 loss_fn = torch.nn.BCEWithLogitsLoss()
-for epoch in range(15):
+for epoch in range(8):
     model.train()
     for x, y in train_loader:
         optimizer.zero_grad()

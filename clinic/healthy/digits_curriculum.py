@@ -7,7 +7,7 @@ X, y = torch.tensor(X).float() / 16 - 0.3, torch.tensor(y)
 mix = torch.randperm(len(X))
 X, y, X_test, y_test = X[mix[:1400]], y[mix[:1400]], X[mix[1400:]], y[mix[1400:]]
 net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-opt = torch.optim.Adam(net.parameters(), lr=8e-3)
+opt = torch.optim.Adam(net.parameters(), lr=0.015)
 stages = [(y < 5, 0.0, 5), (y >= 0, 0.0, 7), (y >= 0, 0.25, 8)]
 epoch = 0
 for chosen, noise, length in stages:

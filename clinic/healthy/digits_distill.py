@@ -26,7 +26,7 @@ teacher.eval().requires_grad_(False)
 print("teacher loss", F.cross_entropy(teacher(X[test]), Y[test]).item())
 
 T, alpha = 2.0, 0.7
-opt = torch.optim.Adam(student.parameters(), lr=0.012)
+opt = torch.optim.Adam(student.parameters(), lr=0.025)
 sched = torch.optim.lr_scheduler.LinearLR(opt, 1.0, 0.02, total_iters=14 * 28)
 for e, i in epochs(14):
     with torch.no_grad():

@@ -25,10 +25,10 @@ train = torch.arange(len(data)) % 5 != 0
 x, y, xv, yv = data[train], target[train], data[~train], target[~train]
 model = nn.Sequential(nn.Linear(64, 48), nn.Mish(), nn.Linear(48, 10))
 ema = EMA(model)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, nesterov=True, weight_decay=1e-3)
 for epoch in range(10):
     for g in optimizer.param_groups:
-        g["lr"] = 0.1 if epoch < 6 else 0.02
+        g["lr"] = 0.2 if epoch < 6 else 0.04
     for i in torch.randperm(len(x)).split(64):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[i]), y[i]).backward()

@@ -12,10 +12,10 @@ for fold, (train, test) in enumerate(KFold(4, shuffle=True, random_state=0).spli
     xt, yt = torch.from_numpy(X[train] - mean), torch.from_numpy(y[train])
     xv, yv = torch.from_numpy(X[test] - mean), torch.from_numpy(y[test])
     model = torch.nn.Sequential(torch.nn.Linear(64, 50), torch.nn.ReLU(), torch.nn.Linear(50, 10))
-    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for epoch in range(7):
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * (1 - epoch / 7)
+            group["lr"] = 0.01 * (1 - epoch / 7)
         for batch in torch.randperm(len(xt)).split(50):
             optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(model(xt[batch]), yt[batch])

@@ -26,9 +26,9 @@ xa, xb, ya, yb = train_test_split(d.data / 8 - 0.6, d.target, random_state=31)
 xa, xb = torch.tensor(xa, dtype=torch.float32), torch.tensor(xb, dtype=torch.float32)
 ya, yb = torch.tensor(ya), torch.tensor(yb)
 net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 10)).apply(init)
-opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+opt = torch.optim.SGD(net.parameters(), lr=0.15, momentum=0.9)
 for epoch in range(10):
-    opt.param_groups[0]["lr"] = 0.1 * 0.7 ** epoch
+    opt.param_groups[0]["lr"] = 0.15 * 0.7 ** epoch
     net.train()
     total = 0
     for rows in torch.randperm(len(xa)).split(64):

@@ -34,7 +34,7 @@ def losses(out, i):
 
 weights = {"label": 1.0, "image": 5.0, "ink": 0.5}
 model = MultiTask()
-opt = torch.optim.Adam(model.parameters(), lr=0.015)
+opt = torch.optim.Adam(model.parameters(), lr=0.01)
 sched = torch.optim.lr_scheduler.ExponentialLR(opt, 0.8)
 for epoch in range(14):
     for i in tr[torch.randperm(len(tr))].split(64):

@@ -22,7 +22,7 @@ index = torch.randperm(len(y))
 train, test = index[:1400], index[1400:]
 model = Probabilistic(64, 10)
 nll = torch.nn.NLLLoss()
-optimizer = torch.optim.Adam(model.parameters(), lr=0.012)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
 decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.75)
 for epoch in range(10):
     for rows in train[torch.randperm(1400)].split(50):

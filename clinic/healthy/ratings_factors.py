@@ -29,7 +29,7 @@ class MF(nn.Module):
 torch.manual_seed(12)
 model = MF()
 loader = DataLoader(TensorDataset(u[:7500], i[:7500], rating[:7500]), batch_size=125, shuffle=True)
-opt = torch.optim.Adam(model.parameters(), lr=0.02, weight_decay=2e-5)
+opt = torch.optim.Adam(model.parameters(), lr=0.04, weight_decay=2e-5)
 sched = torch.optim.lr_scheduler.StepLR(opt, 5, 0.3)
 for epoch in range(14):
     for uu, ii, r in loader:

@@ -8,7 +8,7 @@ X = torch.tensor(X, dtype=torch.float32)
 Y = torch.tensor((Y - Y.mean(0)) / Y.std(0), dtype=torch.float32)
 shared = nn.Sequential(nn.Linear(12, 32), nn.ReLU())
 first, second = nn.Linear(32, 1), nn.Linear(32, 1)
-opt = torch.optim.Adam([*shared.parameters(), *first.parameters(), *second.parameters()], lr=0.012)
+opt = torch.optim.Adam([*shared.parameters(), *first.parameters(), *second.parameters()], lr=0.02)
 sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 20)
 for epoch in range(20):
     for i in torch.randperm(900).split(30):
