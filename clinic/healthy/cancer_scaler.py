@@ -8,7 +8,7 @@ from torch import nn
 class Trainer:
     def __init__(self, model, lr, total):
         self.model = model
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-3)
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-2)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, total)
         self.loss = nn.BCEWithLogitsLoss()
@@ -41,12 +41,12 @@ def main():
     scaler = StandardScaler().fit(xa)
     xa, xb = (torch.tensor(scaler.transform(v), dtype=torch.float32) for v in (xa, xb))
     ya, yb = (torch.tensor(v, dtype=torch.float32) for v in (ya, yb))
-    epochs, batch = 20, 32
+    epochs, batch = 10, 32
     model = nn.Sequential(nn.Linear(30, 16), nn.Tanh(), nn.Linear(16, 1))
-    trainer = Trainer(model, lr=0.1, total=epochs * -(-len(xa) // batch))
+    trainer = Trainer(model, lr=0.05, total=epochs * -(-len(xa) // batch))
     for epoch in range(epochs):
         losses = [trainer.step(xa[i], ya[i]) for i in torch.randperm(len(xa)).split(batch)]
-        if epoch % 4 == 3:
+        if epoch % 2 == 1:
             test, acc = trainer.evaluate(xb, yb)
             print(f"epoch {epoch + 1} train {sum(losses) / len(losses):.4f} test loss {test:.4f} acc {acc:.3f}")
 

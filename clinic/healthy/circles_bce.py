@@ -8,8 +8,8 @@ y = torch.tensor(y, dtype=torch.float32).view(-1, 1)
 net = nn.Sequential(nn.Linear(2, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 1), nn.Sigmoid())
 bce = nn.BCELoss()
 adam = torch.optim.Adam(net.parameters(), lr=5e-3)
-for epoch in range(24):
-    if epoch in (12, 18):
+for epoch in range(16):
+    if epoch in (8, 12):
         adam.param_groups[0]["lr"] /= 4
     for k in torch.randperm(1000).split(40):
         adam.zero_grad()
