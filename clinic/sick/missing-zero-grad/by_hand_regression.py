@@ -25,14 +25,14 @@ def predict(inputs):
     return torch.tanh(inputs @ W1 + b1) @ W2 + b2
 
 
-lr = 0.1
-for it in range(1001):
+lr = 0.05
+for it in range(2001):
     loss = ((predict(Xtr) - ytr) ** 2).mean()
     loss.backward()
     with torch.no_grad():
         for p in params:
             p -= lr * p.grad
-    if it % 100 == 0:
+    if it % 200 == 0:
         with torch.no_grad():
             r2 = 1 - ((predict(Xte) - yte) ** 2).sum() / ((yte - yte.mean()) ** 2).sum()
         print(f"iter {it}: mse={loss.item():.4f} r2={r2.item():.4f}")
