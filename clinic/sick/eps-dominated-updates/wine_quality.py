@@ -13,7 +13,7 @@ X_test = torch.tensor(scaler.transform(X_test), dtype=torch.float32)
 y_train, y_test = torch.tensor(y_train), torch.tensor(y_test)
 
 model = nn.Sequential(nn.Linear(13, 32), nn.Tanh(), nn.Linear(32, 3))
-optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=0.1)
+optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, betas=(0.9, 0.999), eps=0.1)
 criterion = nn.CrossEntropyLoss()
 
 for step in range(1, 401):

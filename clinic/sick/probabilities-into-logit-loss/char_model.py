@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from torch import nn
 
 VOCAB, CONTEXT = 24, 4
-CONFIG = {"d_model": 24, "batch_size": 64, "steps": 600, "lr": 3e-3, "log_interval": 100}
+CONFIG = {"d_model": 24, "batch_size": 64, "steps": 1200, "lr": 0.1, "log_interval": 200}
 
 
 def make_corpus(length, generator):
@@ -45,10 +45,10 @@ def get_batch(data, size):
 
 def main():
     torch.manual_seed(1337)
-    corpus = make_corpus(12000, torch.Generator().manual_seed(1))
-    train_data, val_data = corpus[:10000], corpus[10000:]
+    corpus = make_corpus(7500, torch.Generator().manual_seed(1))
+    train_data, val_data = corpus[:6000], corpus[6000:]
     model = CharModel(CONFIG)
-    optimizer = torch.optim.Adam(model.parameters(), lr=CONFIG["lr"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=CONFIG["lr"], momentum=0.9)
     for step in range(1, CONFIG["steps"] + 1):
         xs, ys = get_batch(train_data, CONFIG["batch_size"])
         _, loss = model(xs, ys)
