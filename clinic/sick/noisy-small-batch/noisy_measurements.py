@@ -13,11 +13,11 @@ x_clean = (torch.rand(2000, 3) * 2 - 1) / 0.577
 y_clean = true(x_clean)
 
 model = nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 batch_size = 2
 
 model.train()
-for step in range(1, 2501):
+for step in range(1, 1501):
     idx = torch.randint(0, N, (batch_size,))
     loss = F.mse_loss(model(x[idx]).squeeze(1), y[idx])
     optimizer.zero_grad()

@@ -11,8 +11,9 @@ class CircleNet(nn.Module):
         self.layer1 = nn.Linear(2, hidden)
         self.layer2 = nn.Linear(hidden, 2)
         # small, reproducible start
-        nn.init.constant_(self.layer1.weight, 0.5)
-        nn.init.constant_(self.layer1.bias, 0.1)
+        for layer in (self.layer1, self.layer2):
+            nn.init.constant_(layer.weight, 0.5)
+            nn.init.constant_(layer.bias, 0.1)
 
     def forward(self, x):
         return self.layer2(torch.tanh(self.layer1(x)))

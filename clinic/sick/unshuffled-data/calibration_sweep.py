@@ -26,7 +26,7 @@ def net(v):
     return (h @ W[2] + b[2])[:, 0]
 
 
-optimizer = torch.optim.SGD(W + b, lr=0.05, momentum=0.9)
+optimizer = torch.optim.SGD(W + b, lr=0.02, momentum=0.9)
 for epoch in range(30):
     for xb, yb in zip(x.split(40), y.split(40)):
         loss = (net(xb) - yb).square().mean()

@@ -5,25 +5,27 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 
+GAINS = (1.0, -1.0, 1.5, -1.5)
 rng = np.random.default_rng(21)
 
 
-def machine(gain, offset, n):
-    x = rng.normal(offset, 0.5, size=(n, 5))
-    wear = gain * np.tanh(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] + 0.5 * gain + 0.05 * rng.normal(size=n)
+def machine(number, n):
+    x = rng.standard_normal((n, 5))
+    gain = GAINS[number]
+    wear = gain * np.tanh(x[:, 0]) + 0.3 * x[:, 1] * x[:, 2] + 0.5 * gain + 0.05 * rng.standard_normal(n)
+    x = np.hstack([x, np.tile(np.eye(4)[number], (n, 1))])
     return torch.tensor(x, dtype=torch.float32), torch.tensor(wear[:, None], dtype=torch.float32)
 
 
-settings = [(1.0, -1.2), (-1.0, -0.4), (2.0, 0.4), (-2.0, 1.2)]
-train_sets = [TensorDataset(*machine(*s, 500)) for s in settings]
-val_x, val_y = (torch.cat(parts) for parts in zip(*[machine(*s, 150) for s in settings]))
+train_sets = [TensorDataset(*machine(k, 500)) for k in range(4)]
+val_x, val_y = (torch.cat(parts) for parts in zip(*[machine(k, 150) for k in range(4)]))
 
 loader = DataLoader(ConcatDataset(train_sets), batch_size=25, drop_last=True)
-model = nn.Sequential(nn.Linear(5, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 1))
-optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+model = nn.Sequential(nn.Linear(9, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 1))
+optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 criterion = nn.MSELoss()
 
-for epoch in range(20):
+for epoch in range(15):
     model.train()
     history = []
     for xb, yb in loader:
