@@ -22,10 +22,10 @@ val_x, val_y = (torch.cat(parts) for parts in zip(*[machine(k, 150) for k in ran
 
 loader = DataLoader(ConcatDataset(train_sets), batch_size=25, drop_last=True)
 model = nn.Sequential(nn.Linear(9, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 1))
-optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
 criterion = nn.MSELoss()
 
-for epoch in range(15):
+for epoch in range(10):
     model.train()
     history = []
     for xb, yb in loader:
