@@ -11,7 +11,7 @@ for k, a in enumerate(angle):
     A_true[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = 0.995 * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
 A_true = torch.tensor(A_true)
 
-A = torch.tensor(np.eye(DIM) + 0.05 * rng.standard_normal((DIM, DIM)), requires_grad=True)
+A = torch.tensor(1.06 * np.eye(DIM) + 0.05 * rng.standard_normal((DIM, DIM)), requires_grad=True)
 optimizer = torch.optim.SGD([A], lr=1e-2)
 
 

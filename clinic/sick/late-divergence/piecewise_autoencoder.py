@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-LEARNING_RATES = {0: 3e-3, 500: 1e-3, 900: 3e-1}
+LEARNING_RATES = {0: 3e-3, 500: 1e-3, 900: 1e-1}
 STEPS = 1300
 BATCH = 64
 
@@ -14,8 +14,8 @@ torch.manual_seed(2024)
 images = torch.tensor(load_digits().data, dtype=torch.float32) / 8.0 - 1.0
 train, valid = images[:1400], images[1400:]
 
-encoder = nn.Sequential(nn.Linear(64, 40), nn.LeakyReLU(0.1), nn.Linear(40, 10))
-decoder = nn.Sequential(nn.Linear(10, 40), nn.LeakyReLU(0.1), nn.Linear(40, 64))
+encoder = nn.Sequential(nn.Linear(64, 40), nn.Tanh(), nn.Linear(40, 10))
+decoder = nn.Sequential(nn.Linear(10, 40), nn.Tanh(), nn.Linear(40, 64))
 params = [*encoder.parameters(), *decoder.parameters()]
 optimizer = torch.optim.Adam(params, lr=LEARNING_RATES[0])
 
