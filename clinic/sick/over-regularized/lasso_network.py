@@ -11,7 +11,7 @@ y = torch.tensor((y - y.mean()) / y.std(), dtype=torch.float32)[:, None]
 y = y + 0.3 * torch.sin(2 * y)
 X_train, y_train, X_val, y_val = X[:900], y[:900], X[900:], y[900:]
 
-l1_lambda = 0.03  # we want few inputs to be used
+l1_lambda = 0.2  # we want few inputs to be used
 
 net = nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 1))
 optimizer = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)

@@ -45,12 +45,12 @@ def main():
     order = torch.randperm(len(images))
     images, labels = images[order], labels[order]
     train_loader = DataLoader(TensorDataset(images[:200], labels[:200]), batch_size=20, shuffle=True)
-    val_loader = DataLoader(TensorDataset(images[200:1000], labels[200:1000]), batch_size=800)
+    val_loader = DataLoader(TensorDataset(images[200:800], labels[200:800]), batch_size=600)
 
     model = ShallowNet()
     criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for epoch in range(100):
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for epoch in range(60):
         train_loss, train_acc = run_epoch(model, train_loader, criterion, optimizer)
         val_loss, val_acc = run_epoch(model, val_loader, criterion)
         print(f"{epoch + 1}: train {train_loss:.4f} ({train_acc:.3f}) val {val_loss:.4f} ({val_acc:.3f})")

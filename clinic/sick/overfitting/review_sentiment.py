@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-VOCAB = 600
+VOCAB = 250
 
 
 class BagOfWords(nn.Module):
@@ -23,7 +23,7 @@ class BagOfWords(nn.Module):
 def reviews(n, sentiment, rng):
     words = torch.tensor([[rng.randrange(VOCAB) for _ in range(15)] for _ in range(n)])
     score = sentiment[words].sum(1)
-    labels = (torch.sigmoid(1.2 * score) > torch.tensor([rng.random() for _ in range(n)])).float()
+    labels = (torch.sigmoid(0.7 * score) > torch.tensor([rng.random() for _ in range(n)])).float()
     return words, labels
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-config = SimpleNamespace(hidden=3, steps=1500, batch_size=64, lr=1e-2, seed=17)
+config = SimpleNamespace(hidden=2, steps=1500, batch_size=64, lr=1e-2, seed=17)
 
 
 def waveform(x):

@@ -17,7 +17,7 @@ class Network(nn.Module):
 
 
 model = Network()
-optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 criterion = nn.MSELoss()
 
 x = torch.arange(1.0, 4000.0).unsqueeze(1)
