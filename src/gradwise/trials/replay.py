@@ -42,8 +42,8 @@ class Replay:
         torch: the module.
         watcher: installed already.
         recorder: takes the event.
-        order: `step` and `source` (an optimizer's index); if one likes, `products` (25), `batches` to average over (4),
-            and `fresh` ones to check with (4).
+        order: `step` and `source` (an optimizer's index); if one likes, `products` (25), `batches` to average over (8),
+            and `fresh` ones to check with (8).
         complete: ends the run.
     """
 
@@ -58,7 +58,7 @@ class Replay:
         self.torch, self.watcher, self.recorder, self.complete = torch, watcher, recorder, complete
         self.step, self.source = order["step"], order.get("source", 0)
         self.products = order.get("products", 25)
-        self.batches, self.fresh = order.get("batches", 4), order.get("fresh", 4)
+        self.batches, self.fresh = order.get("batches", 8), order.get("fresh", 8)
         self._patches = Patches(torch)
         self._unscaled: dict[int, tuple[Callable[[], Any], Tensor]] = {}
         self._pending: list[Tensor] = []
