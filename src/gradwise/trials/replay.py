@@ -231,13 +231,15 @@ class Replay:
         self._losses.clear()
 
     def _conclude(self) -> None:
-        from gradwise.curvature.escape import CLEAR, mean_and_error
-        from gradwise.curvature.verdict import edge_of_stability
+        from gradwise.curvature.escape import mean_and_error
+        from gradwise.curvature.verdict import confirm, edge_of_stability
 
         if self._found is None:
             self._measure()
         assert self._found is not None
         point, ends = self._found
+        if self._along:
+            point = confirm(point, [low for low, _ in self._along])
         data = {**point.to_json(), **self._data, "converged": ends.converged, "seconds": self._seconds}
         if self._along:
             (low, low_error), (high, high_error) = (mean_and_error(each) for each in zip(*self._along, strict=True))
@@ -246,9 +248,6 @@ class Replay:
                 "smallest": {"value": low, "noise": low_error},
                 "largest": {"value": high, "noise": high_error},
             }
-            if point.kind in ("saddle", "maximum") and low + CLEAR * (low_error or 0.0) >= 0:
-                data["kind"] = "inconclusive"
-                data["why"] = "the loss falls along a direction by the batches it was found with, but not by others"
         if data.get("optimizer") == "SGD" and data["lr"]:
             edge = edge_of_stability(data["lr"], data["momentum"] or 0.0, data["nesterov"])
             data["sharpness"] = ends.largest.value / edge
