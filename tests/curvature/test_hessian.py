@@ -253,8 +253,10 @@ def test_wrong_vectors_and_losses_given() -> None:
         Hessian(lambda: W.sum(), [W]).product(torch.ones(3))
     with pytest.raises(ValueError, match="there is no loss"):
         Hessian.of_loss([], [W])
-    with pytest.raises(TypeError, match="don't give them again"):
+    with pytest.raises(TypeError, match="give it alone"):
         critical_point(Hessian(lambda: W.sum(), [W]), [W])
+    with pytest.raises(TypeError, match="give it alone"):
+        critical_point(Hessian(lambda: W.sum(), [W]), fresh=[1])
     with pytest.raises(TypeError, match="give the parameters"):
         critical_point(lambda: W.sum())
 

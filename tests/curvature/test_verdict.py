@@ -186,6 +186,25 @@ def test_curvature_lost_in_noise_decides_nothing() -> None:
     assert found.kind == "inconclusive"
 
 
+def test_a_way_down_that_is_only_these_batches_is_not_confirmed_by_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def bends(way_down: float) -> list[Tensor]:
+        noise = torch.randn(8, 40, 40, generator=generator)
+        return [e + e.T - way_down * torch.diag(torch.eye(40)[0]) for e in noise]
+
+    w = torch.zeros(40, requires_grad=True)
+    for way_down, alone, confirmed in ((0.0, "saddle", "inconclusive"), (40.0, "saddle", "saddle")):
+        batches, fresh = bends(way_down), bends(way_down)
+        found = critical_point(lambda b: 1 + w @ b @ w, [w], batches)
+        checked = critical_point(lambda b: 1 + w @ b @ w, [w], batches, fresh=fresh)
+        assert (found.kind, checked.kind) == (alone, confirmed)
+        assert (checked.escape is not None) is (confirmed == "saddle")
+        if checked.escape is not None:  # tried on the others, whose loss is another
+            assert checked.escape.lowers
+            assert checked.escape.drop != found.escape.drop
+
+
 def test_of_a_loss_computed_before() -> None:
     w = torch.zeros(2, requires_grad=True)
     found = critical_point(Hessian.of_loss(1 + w[0] ** 2 - w[1] ** 2, [w]))

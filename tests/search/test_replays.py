@@ -44,7 +44,7 @@ def test_what_was_measured_is_handed_on_and_paid_for() -> None:
     assert (found.kind, found.data["sharpness"], found.problem, found.seconds) == ("saddle", 0.4, "", 7.0)
     assert trying.spent == 7.0
     [(order, seed, timeout)] = bench.asked
-    assert order == {"step": 120, "source": 1, "products": 10, "batches": 4, "fresh": 4}
+    assert order == {"step": 120, "source": 1, "products": 10, "batches": 8, "fresh": 8}
     assert seed == 0
     assert timeout <= 100.0
     assert trying.trials == []  # it compares with none
@@ -63,9 +63,16 @@ def test_where_nothing_was_measured_it_says_why(data: Any, problem: str, words: 
     assert (found.kind, found.data, found.problem) == ("inconclusive", {}, words)
 
 
+@pytest.mark.parametrize(("budget", "batches"), [(1000.0, 16), (60.0, 4), (20.0, 4)])
+def test_the_more_time_the_more_batches(budget: float, batches: int) -> None:
+    bench = Replaying()
+    curvature_at(attempts(bench, budget), 120)
+    assert bench.asked[0][0]["batches"] == batches
+
+
 def test_without_time_or_place_there_is_no_replay() -> None:
     bench = Replaying()
-    # 2 s to start, 128 steps and 540 steps' worth of products, at 10 ms each.
+    # 2 s to start, 128 steps and some 540 steps' worth of products, at 10 ms each.
     with pytest.raises(OverError, match=r"the budget of 5\.0 s was spent"):
         curvature_at(attempts(bench, 5.0), 120)
     assert bench.asked == []

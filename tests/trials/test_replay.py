@@ -93,7 +93,7 @@ def test_zeros_are_a_saddle(tmp_path: Path) -> None:
     trial = replayed(tmp_path, HEAD + SADDLE + "model = torch.compile(model)\n" + LOOP, step=20)
     data = told(trial)
     assert data["kind"] == "saddle"
-    assert (data["gradient_norm"], data["batches"], data["fresh"]["batches"]) == (0.0, 4, 4)
+    assert (data["gradient_norm"], data["batches"], data["fresh"]["batches"]) == (0.0, 8, 8)
     # At zero the loss is quadratic in products of weights: λ = ±2‖mean of x·y‖, which is 2‖w‖ up to the sample.
     assert data["smallest"]["value"] == pytest.approx(-2 * 5.25**0.5, rel=0.25)
     assert data["largest"]["value"] == pytest.approx(-data["smallest"]["value"], rel=0.01)

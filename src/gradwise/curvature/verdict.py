@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -169,6 +169,7 @@ def critical_point(
     parameters: nn.Module | Iterable[Tensor] | None = None,
     batches: Iterable[Any] | None = None,
     *,
+    fresh: Iterable[Any] | None = None,
     products: int = 25,
     tolerance: float = 0.01,
     seed: int = 0,
@@ -185,13 +186,15 @@ def critical_point(
     if not even residual and noise together bring it down to zero. Zero is all within 1e-4 of the largest magnitude,
     which neither holds a run back nor carries it away.
 
-    Noise is that over the batches given, along a direction chosen with them. Where these are few and small, and the
-    point matters, check with others.
+    A direction chosen with some batches looks lower by them than it is, the more so the fewer and smaller they are. So
+    a saddle or maximum is best confirmed with `fresh` ones: they must agree that the loss falls there, and the way out
+    is tried on them.
 
     Args:
         loss_fn: as for `Hessian`; or a `Hessian`, and nothing for the next two.
         parameters: as for `Hessian`.
         batches: as for `Hessian`; four at least, to tell signal from noise. Without, the loss counts as exact.
+        fresh: as many batches again, which have no part in finding directions.
         products: for the ends of the spectrum, at most; each goes through all batches. The Newton step takes up to 15
             more, the noise two.
         tolerance: relative residual at which an eigenvalue counts as found.
@@ -211,10 +214,25 @@ def critical_point(
         attacking the saddle point problem in high-dimensional non-convex optimization, 2014.
     """
     hessian = _hessian(loss_fn, parameters, batches)
+    others = None if fresh is None else _hessian(loss_fn, parameters, fresh)
     found, spectrum = examine(hessian, products, tolerance, seed)
+    down = spectrum.smallest
+    if others is not None:
+        found = confirm(
+            found, [float(torch.dot(down.vector, others.product(down.vector, k))) for k in range(others.batches)]
+        )
     if found.kind not in ("saddle", "maximum") or not hessian.again:
         return found
-    return replace(found, escape=try_escape(hessian, spectrum.smallest.vector, spectrum.smallest.value))
+    return replace(found, escape=try_escape(hessian if others is None else others, down.vector, down.value))
+
+
+def confirm(point: CriticalPoint, curvatures: Sequence[float]) -> CriticalPoint:
+    """The verdict once the curvature along the way down is known by batches that had no part in finding it."""
+    mean, noise = mean_and_error(curvatures)
+    if point.kind not in ("saddle", "maximum") or mean + CLEAR * (noise or 0.0) < 0:
+        return point
+    why = "the loss falls along a direction by the batches it was found with, but not clearly by others"
+    return replace(point, kind="inconclusive", why=why)
 
 
 def examine(
@@ -241,7 +259,9 @@ def examine(
 def _hessian(loss_fn: Any, parameters: Any, batches: Any) -> Hessian:
     if isinstance(loss_fn, Hessian):
         if parameters is not None or batches is not None:
-            raise TypeError("critical_point: a Hessian has its parameters and batches already; don't give them again")
+            raise TypeError(
+                "critical_point: a Hessian has parameters and batches already; give it alone, or a function"
+            )
         return loss_fn
     if parameters is None:
         raise TypeError("critical_point: give the parameters, or the model, after the loss function")

@@ -13,6 +13,9 @@ from gradwise.trials.runner import Trial
 # What a Hessian-vector product costs, in training steps: a backward pass for the gradient's graph, two through it.
 _PRODUCT = 3.0
 _NEWTON = 15  # products for how far the critical point is
+# With few batches a direction found with them looks lower by them than it is. More cost little beside the start.
+_BATCHES = (16, 8, 4)
+_SHARE = 0.1
 
 
 @runtime_checkable
@@ -47,7 +50,7 @@ class Replayed:
 
 
 def curvature_at(
-    attempts: Attempts, step: int, source: int = 0, products: int = 25, batches: int = 4, fresh: int = 4
+    attempts: Attempts, step: int, source: int = 0, products: int = 25, batches: int | None = None
 ) -> Replayed:
     """Run the script again with the watched run's luck up to `step`, and measure the curvature of its loss there.
 
@@ -56,8 +59,9 @@ def curvature_at(
         step: the optimizer's step before which to measure.
         source: the optimizer's index.
         products: for the ends of the spectrum, at most.
-        batches: the step's and those after it, over which the loss is averaged; their graphs are in memory together.
-        fresh: batches after these, to check the directions with.
+        batches: the step's and those after it, over which the loss is averaged, their graphs in memory together; as
+            many more check the directions. None: 16, or, where these would take more than a tenth of the time left,
+            fewer, but 4 at least.
 
     Raises:
         OverError: there is no time left for it, or the bench makes no replays.
@@ -65,13 +69,19 @@ def curvature_at(
     bench = attempts.bench
     if not isinstance(bench, Replayer):
         raise OverError("not measured: there is nowhere to replay the script")
-    training = step + batches + fresh
-    measuring = _PRODUCT * ((products + _NEWTON + 3) * batches + 2 * fresh)
-    expected = attempts.costs.of(training + round(measuring))
+
+    def cost(count: int) -> float:
+        measuring = _PRODUCT * ((products + _NEWTON + 3) * count + 2 * count)
+        return attempts.costs.of(step + 2 * count + round(measuring))
+
+    if batches is None:
+        extra = _SHARE * attempts.left
+        batches = next((n for n in _BATCHES if cost(n) - attempts.costs.of(step) <= extra), _BATCHES[-1])
+    expected = cost(batches)
     if expected > attempts.left:
         raise OverError(f"the budget of {duration(attempts.plan.budget)} was spent")
     attempts.plan.progress("the script as it is, for the curvature", 1, 1)
-    order = {"step": step, "source": source, "products": products, "batches": batches, "fresh": fresh}
+    order = {"step": step, "source": source, "products": products, "batches": batches, "fresh": batches}
     trial = bench.replay(order, 0, min(attempts.left, 30 + 10 * expected))
     attempts.spent += trial.seconds
     events = trial.recording.happened("curvature")

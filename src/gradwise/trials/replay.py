@@ -42,8 +42,8 @@ class Replay:
         torch: the module.
         watcher: installed already.
         recorder: takes the event.
-        order: `step` and `source` (an optimizer's index); if one likes, `products` (25), `batches` to average over (4),
-            and `fresh` ones to check with (4).
+        order: `step` and `source` (an optimizer's index); if one likes, `products` (25), `batches` to average over (8),
+            and `fresh` ones to check with (8).
         complete: ends the run.
     """
 
@@ -58,7 +58,7 @@ class Replay:
         self.torch, self.watcher, self.recorder, self.complete = torch, watcher, recorder, complete
         self.step, self.source = order["step"], order.get("source", 0)
         self.products = order.get("products", 25)
-        self.batches, self.fresh = order.get("batches", 4), order.get("fresh", 4)
+        self.batches, self.fresh = order.get("batches", 8), order.get("fresh", 8)
         self._patches = Patches(torch)
         self._unscaled: dict[int, tuple[Callable[[], Any], Tensor]] = {}
         self._pending: list[Tensor] = []
@@ -231,13 +231,15 @@ class Replay:
         self._losses.clear()
 
     def _conclude(self) -> None:
-        from gradwise.curvature.escape import CLEAR, mean_and_error
-        from gradwise.curvature.verdict import edge_of_stability
+        from gradwise.curvature.escape import mean_and_error
+        from gradwise.curvature.verdict import confirm, edge_of_stability
 
         if self._found is None:
             self._measure()
         assert self._found is not None
         point, ends = self._found
+        if self._along:
+            point = confirm(point, [low for low, _ in self._along])
         data = {**point.to_json(), **self._data, "converged": ends.converged, "seconds": self._seconds}
         if self._along:
             (low, low_error), (high, high_error) = (mean_and_error(each) for each in zip(*self._along, strict=True))
@@ -246,9 +248,6 @@ class Replay:
                 "smallest": {"value": low, "noise": low_error},
                 "largest": {"value": high, "noise": high_error},
             }
-            if point.kind in ("saddle", "maximum") and low + CLEAR * (low_error or 0.0) >= 0:
-                data["kind"] = "inconclusive"
-                data["why"] = "the loss falls along a direction by the batches it was found with, but not by others"
         if data.get("optimizer") == "SGD" and data["lr"]:
             edge = edge_of_stability(data["lr"], data["momentum"] or 0.0, data["nesterov"])
             data["sharpness"] = ends.largest.value / edge
