@@ -60,6 +60,10 @@ LEADS_TO: dict[str, tuple[str, ...]] = {
     "over-regularized": ("underfitting", "vanishing-gradients"),
     # numbers that ended
     "non-finite-loss": ("late-divergence", "late-lr-too-high", "underfitting", "no-parameter-change"),
+    # what nothing here follows from
+    "overfitting": (),
+    "underfitting": (),
+    "decay-on-bias-or-norm": (),
 }  # fmt: skip
 
 
