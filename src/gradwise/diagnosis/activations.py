@@ -55,7 +55,7 @@ def dead(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
     }  # fmt: skip
     return Hypothesis(
         "dead-units", confidence, "warning", says, _since(looks, worst), _known(facts), candidates,
-        parameter=worst.layer,
+        parameter=worst.layer, initial=not grew,
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def saturated(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
     }  # fmt: skip
     return Hypothesis(
         "saturated-activations", confidence, "warning", says, 0 if early else last.step, _known(facts), candidates,
-        parameter=layer,
+        parameter=layer, initial=early,
     )  # fmt: skip
 
 

@@ -17,9 +17,11 @@ from gradwise.interventions import Intervention
 
 _NORMALIZED = ("NativeBatchNorm", "NativeLayerNorm")
 # A first layer's gradient grows with its inputs' rms, and the curvature along it with the square: beyond 10 the
-# largest bearable rate is a hundredth of what standardized inputs would bear; below 0.01 the layer hardly learns.
-_LARGE, _SMALL = 10.0, 0.01
-# One feature against the usual one: a thousandth of the rate's effect is left at a ratio of 30.
+# largest bearable rate is a hundredth of what standardized inputs would bear. A whole row shorter than 0.1 (one entry
+# of 1 makes it 1, however many zeros there are) does not get through against the biases.
+_LARGE, _SMALL = 10.0, 0.1
+# One feature against the usual one: a thousandth of the rate's effect is left at a ratio of 30. Where most entries are
+# zero (counts, indicators), rare features are narrow by nature.
 _RATIO = 30.0
 # Features whose mean is ten times their spread: the weights' common direction is a hundred times as curved.
 _OFFSET = 10.0
@@ -45,20 +47,21 @@ def unnormalized(case: Case, looks: list[Look], state: Plight) -> Hypothesis | N
     usual, largest, offset = (data.get(k, math.nan) for k in ("usual", "largest", "offset"))
     enough = data.get("samples", 0) >= _ROWS
     wide = data.get("widest", 0.0) / data["wide"] if data.get("wide", 0.0) > 0 else 1.0
+    row = data.get("rms", math.nan) * math.sqrt(data.get("features", math.nan))
     reasons = []
     if usual > _LARGE:
         reasons.append(f"its features are of size {usual:.3g}")
     elif largest > _LARGE and largest / usual > _RATIO:
         reasons.append(f"one feature is of size {largest:.3g}, most are of size {usual:.3g}")
-    elif largest < _SMALL:
-        reasons.append(f"its features are of size {largest:.2g} at most")
-    elif enough and wide > _RATIO and data.get("features", 0) > 1:
+    elif row < _SMALL:
+        reasons.append(f"its features are of size {usual:.2g}")
+    elif enough and wide > _RATIO and data.get("features", 0) > 1 and data.get("zeros", 0.0) < 0.5:
         reasons.append(f"the spread of its features differs {wide:.3g}-fold")
     if enough and offset > _OFFSET:
         reasons.append(f"they lie {offset:.3g} times their spread away from zero")
     if not reasons:
         return None
-    extreme = largest > _LARGE**2 or usual < _SMALL**2 or offset > _OFFSET**2 or wide > _RATIO**2
+    extreme = largest > _LARGE**2 or row < _SMALL**2 or offset > _OFFSET**2 or wide > _RATIO**2
     confidence = (0.85 if extreme else 0.7) if state.fails else (0.5 if extreme else 0.4)
     says = (
         f"The data goes into the first layer as it is, and {' and '.join(reasons)}. Gradient and curvature of that "
@@ -71,7 +74,15 @@ def unnormalized(case: Case, looks: list[Look], state: Plight) -> Hypothesis | N
     }  # fmt: skip
     first = min((layer for layer in looks[0].layers if layer.raw), key=lambda layer: layer.depth)
     return Hypothesis(
-        "unnormalized-inputs", confidence, "warning", says, 0, _known(facts), _STANDARDIZE, parameter=first.name
+        "unnormalized-inputs",
+        confidence,
+        "warning",
+        says,
+        0,
+        _known(facts),
+        _STANDARDIZE,
+        parameter=first.name,
+        initial=True,
     )
 
 
@@ -84,8 +95,9 @@ def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis |
     wrong, text = _wrong(first)
     if signal is None and not wrong >= _WRONG:
         return None
-    if not state.poor and not wrong >= _WRONG**2:
-        return None
+    large = any(layer.raw and layer.rms > _WRONG for layer in first.layers)
+    if not state.poor and (large or not wrong >= _WRONG**2):
+        return None  # large inputs make large outputs, whatever the weights
     parts, candidates = [], _INITS
     facts = {"first_loss_over_a_guess": wrong, "loss_left_of_a_guess": state.remaining}
     named: Layer | None = None
@@ -105,7 +117,7 @@ def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis |
     confidence = (0.75 if state.fails else 0.5) if state.poor else 0.35
     return Hypothesis(
         "bad-initialization", confidence, "warning", " ".join(parts), 0, _known(facts), candidates,
-        parameter=named.name if named else None,
+        parameter=named.name if named else None, initial=True,
     )  # fmt: skip
 
 
@@ -179,7 +191,15 @@ def symmetric(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
         facts = {"equal_units": float(layer.rows), "loss_left_of_a_guess": state.remaining}
         candidates = (Intervention(fixes=("break-symmetry",)), *_INITS[:2])
         return Hypothesis(
-            "stuck-at-saddle", confidence, "error", says, 0, _known(facts), candidates, parameter=layer.name
+            "stuck-at-saddle",
+            confidence,
+            "error",
+            says,
+            0,
+            _known(facts),
+            candidates,
+            parameter=layer.name,
+            initial=True,
         )
     return None
 

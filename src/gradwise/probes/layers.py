@@ -247,7 +247,7 @@ class Layers:
             entry["name"], entry["bias"] = (names.get(entry[key], entry[key]) for key in ("name", "bias"))
         for entry in (*data["units"], *data["others"]):
             entry["layer"] = names.get(entry["layer"], entry["layer"])
-        for (name, kind), life in list(self._lives.items()):
+        for name, kind in list(self._lives):
             if name in names:
                 self._lives[names[name], kind] = self._lives.pop((name, kind))
 
