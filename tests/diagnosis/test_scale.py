@@ -8,9 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from trained import Batches, adam, blobs, fit, mlp, said, sgd, suspected
+from trained import Batches, adam, blobs, fit, mlp, recorded, said, sgd, suspected
 
+from gradwise.diagnosis.case import Case
+from gradwise.diagnosis.causes import weigh
+from gradwise.diagnosis.depth import looks_of
+from gradwise.diagnosis.evidence import evidence_of
 from gradwise.diagnosis.findings import Diagnosis
+from gradwise.diagnosis.gradients import disparity_sources
+from gradwise.diagnosis.hypotheses import Hypothesis
 
 IDS = {
     "unnormalized-inputs", "bad-initialization", "vanishing-gradients", "exploding-gradients",
@@ -252,3 +258,71 @@ def test_evidence_is_finite() -> None:
     found = fit(drawn(mlp(8, 64, 64, 64, 4), 1.0), blobs(), F.cross_entropy, sgd(10.0), steps=60)
     for finding in (*found.findings, *found.suspicions):
         assert all(math.isfinite(v) for v in finding.evidence.values() if isinstance(v, float))
+
+
+# what is made of it
+
+
+def items(diagnosis: Diagnosis) -> dict[str, tuple[str, bool | None]]:
+    return {item.topic: (item.found, item.ok) for item in diagnosis.checklist}
+
+
+def test_the_checklist_tells_of_inputs_and_weights() -> None:
+    """C7: the four things to go through, each with what was found."""
+    found = fit(drawn(mlp(8, 64, 64, 64, 64, 4), 1.0), blobs(spread=4.0), F.cross_entropy, adam(1e-4), steps=60)
+    text, ok = items(found)["weight initialization"]
+    assert not ok
+    assert "a uniform guess makes 1.39" in text
+    assert "changes the signal" in text
+    assert items(found)["input normalization"][1]
+
+    factor = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 800.0])
+    found = fit(mlp(8, 32, 4), scaled(blobs(), factor), F.cross_entropy, sgd(0.05), steps=60)
+    text, ok = items(found)["input normalization"]
+    assert not ok
+    assert "one feature is of size" in text
+
+
+def test_the_checklist_of_a_model_that_normalizes_first() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(8), *mlp(8, 32, 4))
+    found = fit(model, scaled(blobs(), torch.full((8,), 500.0)), F.cross_entropy, sgd(1e-9), steps=60)
+    assert items(found)["input normalization"] == (items(found)["input normalization"][0], True)
+
+
+@pytest.mark.parametrize("initial", [False, True])
+def test_what_was_so_before_the_first_step_no_rate_explains(initial: bool) -> None:
+    dead = Hypothesis("dead-units", 0.7, "warning", "", initial=initial)
+    high = Hypothesis("lr-too-high", 0.95, "error", "")
+    assert [h.id for h in weigh([dead, high])] == (["lr-too-high", "dead-units"] if initial else ["lr-too-high"])
+
+
+def test_what_was_so_before_the_first_step_explains_a_rate_that_seems_too_high() -> None:
+    vanished = Hypothesis("vanishing-gradients", 0.7, "warning", "", initial=True)
+    high = Hypothesis("lr-too-high", 0.95, "error", "")
+    (root,) = weigh([vanished, high])
+    assert root.id == "vanishing-gradients"
+    assert root.evidence["explains"] == ["lr-too-high"]
+
+
+def test_the_sources_of_disparity_are_told_apart() -> None:
+    """C11: (a) input scale, (b) depth, (c) weights against biases."""
+
+    def sources(model: nn.Module, batches: Batches) -> dict[str, float]:
+        def training() -> None:
+            optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+            for _ in range(40):
+                x, y = batches()
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+
+        recording = recorded(training)
+        case = Case(recording, evidence_of(recording, 0))
+        return disparity_sources(case, looks_of(case))
+
+    plain = sources(mlp(8, 32, 32, 4), blobs())
+    large = sources(mlp(8, 32, 32, 4), scaled(blobs(), torch.full((8,), 1000.0)))
+    deep = sources(mlp(8, *[16] * 6, 4, activation=nn.Sigmoid), blobs())
+    assert large["input_scale"] > 100 * plain["input_scale"] > 100
+    assert deep["depth"] > 100 * plain["depth"]
+    assert 0.05 < plain["weight_over_bias"] < 2 < large["weight_over_bias"]
