@@ -16,7 +16,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 import gradwise
-from gradwise import optim, regularization, schedules
+from gradwise import curvature, optim, regularization, schedules
 from gradwise.cli import app
 from gradwise.recording.signals import SIGNALS
 
@@ -95,6 +95,19 @@ them](../how-to/regularization.md).
 _REGULARIZATION_NAMES = """
     decay_groups Groups check_groups penalty prox_l1_ sparsity Sparsity LayerZeros average Average early_stopping
     Stopping StoppingState
+"""
+_CURVATURE = """\
+# Curvature
+
+<!-- Made by docs/make_reference.py from gradwise/curvature: change that, not this page. -->
+
+`gradwise.curvature`. [How to use it](../how-to/curvature.md), and [what kind of point training is
+at](../explanation/curvature.md).
+
+"""
+_CURVATURE_NAMES = """
+    critical_point CriticalPoint Measured End edge_of_stability Hessian extremes Spectrum Eigenvalue spectral_density
+    SpectralDensity newton_step Newton try_escape Escape
 """
 
 
@@ -198,6 +211,11 @@ def regularization_page() -> str:
     return _REGULARIZATION + "\n".join(_public(regularization, _REGULARIZATION_NAMES))
 
 
+def curvature_page() -> str:
+    """The page of curvature."""
+    return _CURVATURE + "\n".join(_public(curvature, _CURVATURE_NAMES))
+
+
 def _public(module: ModuleType, names: str) -> Iterator[str]:
     """A section for each public name of a module, out of its docstring."""
     if sorted(names.split()) != sorted(module.__all__):
@@ -262,6 +280,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "signals.md": signals,
     "schedules.md": schedules_page,
     "regularization.md": regularization_page,
+    "curvature.md": curvature_page,
 }
 
 if __name__ == "__main__":

@@ -27,12 +27,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "legible": set(),
     "schedules": set(),
     "regularization": set(),
+    "curvature": set(),
     "optim": {"schedules"},  # a rate may be a schedule
     "recording": set(),
     "interventions": {"schedules"},
     "probes": {"recording"},
     "diagnosis": EVIDENCE,
-    "trials": EVIDENCE | {"probes"},
+    "trials": EVIDENCE | {"probes", "curvature", "regularization"},  # what of a model is a weight is said once
     "search": EVIDENCE | {"diagnosis", "trials"},
     "curves": {"legible", "recording"},
     "figures": EVIDENCE | {"curves", "diagnosis"},
@@ -41,10 +42,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finder": EVIDENCE | {"diagnosis", "search"},  # the range test in the process that trains
     "cli": EVIDENCE | {"diagnosis", "trials", "search", "figures", "report", "session", "__init__"},
     "__main__": {"cli"},
-    "__init__": {"figures", "finder", "interventions", "optim", "regularization", "schedules", "session"},
+    "__init__": {"curvature", "figures", "finder", "interventions", "optim", "regularization", "schedules", "session"},
 }
 # The rooms that live in the process that trains; all others must load without torch.
-WITH_TORCH = {"optim", "regularization", "probes", "trials", "session"}
+WITH_TORCH = {"optim", "regularization", "curvature", "probes", "trials", "session"}
 # The one file of a room that loads without torch which is imported only to put a schedule on an optimizer.
 ADAPTER = SRC / "schedules" / "adapter.py"
 

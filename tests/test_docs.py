@@ -64,7 +64,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not broken, f"{name(page)}: {broken}"
 
 
-@pytest.mark.parametrize("page", ["cli.md", "optimizers.md", "signals.md", "schedules.md", "regularization.md"])
+@pytest.mark.parametrize(
+    "page", ["cli.md", "optimizers.md", "signals.md", "schedules.md", "regularization.md", "curvature.md"]
+)
 def test_reference_is_what_the_code_says(page: str) -> None:
     written = (DOCS / "reference" / page).read_text("utf-8")
     assert written == tool("make_reference.py").PAGES[page](), "run: python docs/make_reference.py"

@@ -171,3 +171,17 @@ def test_nothing_to_draw_is_said():
         figures.schedule_figure()
     with pytest.raises(ValueError, match="2 names"):
         figures.schedule_figure(cosine(10), names=["a", "b"])
+
+
+def test_a_spectrum_shows_what_falls():
+    grid = np.linspace(-1, 3, 9)
+    figure = figures.spectrum_figure(grid, np.exp(-(grid**2)))
+    falls, rises = figure.data
+    assert (max(falls.x), min(rises.x), max(rises.x)) == (0.0, 0.0, 3.0)
+    assert figure.layout.yaxis.type == "log"
+    only = figures.spectrum_figure(np.array([1.0, 2.0]), np.array([0.5, 0.0]))
+    assert [t.name for t in only.data] == ["rises"]
+    assert min(only.data[0].y) > 0  # zero has no logarithm
+    for wrong in (np.zeros(3), np.zeros((2, 2)), np.zeros(0)):
+        with pytest.raises(ValueError, match="spectrum_figure"):
+            figures.spectrum_figure(wrong, np.zeros(2))

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradwise import figures, optim, regularization, schedules
+    from gradwise import curvature, figures, optim, regularization, schedules
     from gradwise.finder import range_test
     from gradwise.interventions import Intervention
     from gradwise.optim.choosing import recommend
@@ -25,6 +25,7 @@ _PUBLIC = {
     "optim": "",
     "schedules": "",
     "regularization": "",
+    "curvature": "",
     "figures": "",
     "decay_groups": "gradwise.regularization",
     "penalty": "gradwise.regularization",
@@ -42,6 +43,7 @@ __all__ = [
     "Watch",
     "__version__",
     "average",
+    "curvature",
     "decay_groups",
     "early_stopping",
     "equivalent",

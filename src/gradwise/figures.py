@@ -262,6 +262,34 @@ def range_figure(found: Suggestion) -> go.Figure:
     return figure
 
 
+def spectrum_figure(grid: Floats, density: Floats) -> go.Figure:
+    """The density of a Hessian's eigenvalues, what is negative in red; logarithmic, since what matters is rare.
+
+    Args:
+        grid: eigenvalues, ascending (`gradwise.curvature.SpectralDensity.grid`).
+        density: how dense they lie there.
+
+    Raises:
+        ValueError: these are no two series of equal length.
+
+    Example:
+        >>> figure = spectrum_figure(np.array([-1.0, 0.0, 1.0]), np.array([0.1, 0.8, 0.1]))
+        >>> [trace.name for trace in figure.data]
+        ['falls', 'rises']
+    """
+    if grid.ndim != 1 or grid.shape != density.shape or not len(grid):
+        raise ValueError(f"spectrum_figure: {grid.shape} eigenvalues, {density.shape} densities")
+    figure = _figure("eigenvalue of the Hessian", "density")
+    seen = np.maximum(density, 1e-6 * max(float(density.max()), 1e-300))
+    for name, part, colour in (("falls", grid <= 0, RED), ("rises", grid >= 0, BLUE)):
+        if part.any():
+            line = {"color": colour, "width": 2}
+            figure.add_scatter(x=grid[part], y=seen[part], name=name, mode="lines", line=line)
+    figure.update_xaxes(tickformat=".3g", hoverformat=".3g")
+    figure.update_yaxes(type="log", exponentformat="power")
+    return figure
+
+
 def paired(remedy: Remedy, trials: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
     """The untouched runs and those of `remedy` among `trials`, each by rising seed."""
     wanted = remedy.intervention.to_json()

@@ -31,6 +31,7 @@ remedies = st.builds(
     baseline=metrics,
     outcome=metrics,
     diverged=st.lists(st.booleans(), max_size=4).map(tuple),
+    diff=words,
 )
 findings = st.builds(
     Finding,

@@ -45,6 +45,7 @@ class FakeBench:
     slowness: float = 1.0
     output: str = "loss {}"
     made: list[tuple[str, int, int | None]] = field(default_factory=list)
+    scores: list[tuple[str, Intervention | None]] = field(default_factory=list)
 
     def watched(self) -> Recording:
         run = self.record(Intervention(), 0 if self.seeded else 17, None)
@@ -54,8 +55,16 @@ class FakeBench:
     def seconds(self) -> float:
         return self.startup + len(self.watched().series[LOSS.name, 0]) * self.step
 
-    def run(self, intervention: Intervention, seed: int, max_steps: int | None, timeout: float) -> Trial:
+    def run(
+        self,
+        intervention: Intervention,
+        seed: int,
+        max_steps: int | None,
+        timeout: float,
+        score: Intervention | None = None,
+    ) -> Trial:
         name = intervention.describe() if intervention else ""
+        self.scores.append((name, score))
         self.made.append((name, seed, max_steps))
         if self.interrupt == len(self.made):
             raise Interrupted("SIGINT")

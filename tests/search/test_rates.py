@@ -99,3 +99,12 @@ def test_a_linear_ramp_and_one_by_stages() -> None:
     stages = Budget(1200, per=10).schedule(1e-3, 1.0, 101)(np.arange(101))
     assert len(np.unique(stages.round(12))) == 11
     assert stages[9] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("largest", [10.0, 1000.0, 1e5])
+def test_a_linear_ramp_over_many_decades_is_narrowed_until_it_shows_the_fall(largest: float) -> None:
+    found = range_test(Quadratic(largest), Budget(1200, linear=True))
+    assert any("narrowed" in words for words in found.why)
+    assert found.rate is not None
+    assert 2 / largest / 100 < found.rate < 2 / largest
+    assert found.confirmed

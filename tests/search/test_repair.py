@@ -220,10 +220,10 @@ def test_a_metric_that_is_no_number_is_said():
 
 
 def test_a_cured_finding_is_surer_and_first_and_the_summary_is_its():
-    wrong = finding(Intervention(lr_scale=10.0), id="lr-too-low", confidence=0.9)
+    wrong = finding(Intervention(lr_scale=10.0), id="unshuffled-data", confidence=0.9)
     right = finding(LOWER[1], confidence=0.7)
     after = treat(FakeBench(lr=2.5), diagnosis(wrong, right)).diagnosis
-    assert [f.id for f in after.findings] == ["lr-too-high", "lr-too-low"]
+    assert [f.id for f in after.findings] == ["lr-too-high", "unshuffled-data"]
     assert after.findings[0].confidence > 0.7
     assert after.findings[1].confidence == pytest.approx(0.45)
     assert after.summary == "because of lr-too-high"
@@ -242,6 +242,22 @@ def test_a_suspicion_stays_one_where_its_cure_hardly_helps():
     assert after.findings == ()
     assert after.verdict == "healthy"
     assert after.suspicions == (doubt,)
+
+
+def test_the_cause_whose_cure_gains_most_is_treated_first():
+    rate = finding(LOWER[0], confidence=0.7)
+    root = finding(LOWER[1], id="unnormalized-inputs", confidence=0.5)
+    after = treat(FakeBench(lr=2.5), diagnosis(rate, suspicions=(root,))).diagnosis
+    assert [f.id for f in after.findings] == ["unnormalized-inputs"]
+    assert after.findings[0].evidence["explains"] == ["lr-too-high"]
+
+
+def test_what_was_not_plain_and_is_not_cured_is_told_in_a_note_only():
+    unsure = finding(Intervention(lr_scale=1e-6), id="lr-too-low", confidence=0.7)
+    after = treat(FakeBench(lr=0.5), diagnosis(unsure)).diagnosis
+    assert after.findings == ()
+    assert after.verdict == "inconclusive"
+    assert any("lr-too-low" in note for note in after.notes)
 
 
 def test_suspicions_are_left_alone_once_a_finding_is_cured():

@@ -61,6 +61,7 @@ class Options:
     store: str | None
     fail_on: str | None
     allow_side_effects: bool
+    seed: int | None
     quiet: bool
 
 
@@ -106,6 +107,14 @@ def doctor(
     allow_side_effects: Annotated[
         bool, typer.Option("--allow-side-effects", help="Try fixes even where runs can't be kept from leaving traces.")
     ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Run with other luck: add N to every seed the script sets, or set one.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no report and no progress.")] = False,
 ) -> None:
     """Run SCRIPT, say what is wrong with its training and where, and try the fix.
@@ -120,7 +129,7 @@ def doctor(
         raise typer.BadParameter("it is about --metric, which is not given", param_hint="--maximize")
     options = Options(
         repair, repair_budget, seeds, pattern(metric, "--metric"), maximize, target, max_steps, max_time, html, json,
-        store, fail_on, allow_side_effects, quiet,
+        store, fail_on, allow_side_effects, seed, quiet,
     )  # fmt: skip
     _Visit(wanted, options).make()
 
@@ -172,7 +181,7 @@ class _Visit:
             with LiveLine(io.StringIO() if options.quiet else None) as line:
                 return runner.watch(
                     self.target, self.keeper, workspace, None, options.max_steps, options.max_time,
-                    live_ticker(line, time.monotonic()),
+                    live_ticker(line, time.monotonic()), options.seed,
                 )  # fmt: skip
         except NotStarted as error:
             say(f"{error}, so the script runs without being watched")
@@ -231,7 +240,7 @@ class _Visit:
                 self.target, workspace, self.keeper, watched.recording.run.id, not options.allow_side_effects, tick
             )
             plan = Plan(
-                ended.seconds, budget, options.seeds, "torch" in watched.seeded,
+                ended.seconds, budget, options.seeds, not options.seed and "torch" in watched.seeded,
                 Measure(options.metric, options.maximize), progress,
             )  # fmt: skip
             repaired = repair(diagnosis, watched.recording, plan, runner)

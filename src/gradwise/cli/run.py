@@ -41,6 +41,14 @@ def run(
         str | None, typer.Option(metavar="JSON", help="What to change, as in '{\"lr_scale\": 0.1}'.")
     ] = None,
     store: StoreOption = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Run with other luck: add N to every seed the script sets, or set one.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say what is applied.")] = False,
 ) -> None:
     """Run SCRIPT at full length with a fix.
@@ -65,7 +73,7 @@ def run(
         say(f"running {script} with {words}")
     with Keeper(store) as keeper:
         try:
-            watched = runner.watch(target, keeper, intervention=change)
+            watched = runner.watch(target, keeper, intervention=change, seed=seed)
         except NotStarted as error:
             refuse(f"{error}, so nothing can be applied, and the script was not run")
     if watched.problem:

@@ -1,7 +1,180 @@
-"""Checks on the data: their order, and whether labels belong to inputs."""
+"""Checks on the data: batches that follow an order, and labels that don't belong to their inputs."""
 
 from __future__ import annotations
 
-from gradwise.diagnosis.case import Check
+import math
+from collections.abc import Mapping
+from typing import Any
 
-CHECKS: tuple[Check, ...] = ()
+import numpy as np
+
+from gradwise.diagnosis.case import Case, Check
+from gradwise.diagnosis.curve import Curve
+from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.diagnosis.metric import primary_place
+from gradwise.diagnosis.targets import Order, Targets, order_of, targets_of
+from gradwise.interventions import Intervention
+from gradwise.recording import signals
+from gradwise.recording.recording import Floats, Place, Recording
+
+# A quarter of all that tells targets apart lies between batches: text in its own order has some hundredths.
+_ORDERED, _SORTED = 0.25, 0.5
+# Batches that come back an epoch later nearly as they were.
+_RETURNS = 0.8
+# The loss swings with the place in the epoch by this part of all that was learned: the net forgets and learns again.
+_FORGETS = 0.1
+# Rows from which on a relation between inputs and labels, were there one worth learning, would show.
+_ROWS = 200
+# A loss this close to that of knowing nothing has learned nothing.
+_NOTHING = 0.97
+
+
+def unshuffled(case: Case) -> Hypothesis | None:
+    """`unshuffled-data`: batches ordered by class or value, in the same order every epoch."""
+    recording, c = case.recording, case.e.curve
+    if case.rivals or not case.main or c is None:
+        return None
+    found = next(((t, o) for t in targets_of(recording) if (o := order_of(t)) is not None), None)
+    if found is None:
+        return None
+    targets, order = found
+    loader = _in_order(recording)
+    returns = order.period >= 3 and order.returns > _RETURNS
+    if order.share < _ORDERED or order.sigmas < 5 or not (returns or loader is not None):
+        return None
+    period = order.period or int((loader or {}).get("fed", 0))
+    swing = _swing(c, period)
+    if swing > _FORGETS:
+        # Numbers in the order of time may have to stay so (a state carried from batch to batch); classes need not.
+        confidence = 0.9 if targets.classes or order.share > _SORTED else 0.65
+    elif math.isnan(swing) and order.share > _SORTED and targets.classes:
+        confidence = 0.7
+    else:
+        confidence = 0.4
+    what = "class" if targets.classes else "target value"
+    says = (
+        f"The batches are ordered by {what}: {100 * min(order.share, 1.0):.0f} % of the targets' variance lies between "
+        f"batches, where random ones would have {100 / float(np.median(targets.rows)):.2g} %"
+        + (f", and the same order comes back every {order.period} steps" if returns else "")
+        + ". Each batch pulls the net towards its own kind, at the others' expense. Shuffle the training data."
+    )
+    evidence = _facts(targets, order, swing) | {"sampler": (loader or {}).get("sampler")}
+    place = _place(loader) or _place(targets.about)
+    shuffle = Intervention(fixes=("shuffle",))
+    return Hypothesis("unshuffled-data", confidence, "error", says, 0, evidence, (shuffle,), place=place)
+
+
+def _in_order(recording: Recording) -> Mapping[str, Any] | None:
+    """The loader of most steps, if it goes through a data set from front to back."""
+    loaders = sorted(recording.happened("loader"), key=lambda e: -int(e.data.get("fed", 0)))
+    if not loaders or loaders[0].data.get("sampler") != "SequentialSampler" or loaders[0].data.get("iterable"):
+        return None
+    return loaders[0].data
+
+
+def _swing(c: Curve, period: int) -> float:
+    """How far the loss goes with the place in the epoch, late in the run, over what was learned by then."""
+    late = c.steps >= c.steps[-1] // 2
+    if period < 3 or late.sum() < 2 * period:
+        return math.nan
+    steps, losses = c.steps[late], c.losses[late]
+    sums = np.bincount(steps % period, weights=losses, minlength=period)
+    counts = np.bincount(steps % period, minlength=period)
+    means = sums[counts > 0] / counts[counts > 0]
+    # What is left of the noise in a mean of so many losses is no swing.
+    chance = float(losses.var()) / float(counts[counts > 0].mean())
+    swing = math.sqrt(max(float(means.var()) - chance, 0.0))
+    return swing / max(c.start - float(losses.mean()), 1e-12 * abs(c.start) + 1e-300)
+
+
+def _facts(targets: Targets, order: Order, swing: float) -> dict[str, Any]:
+    facts = {
+        "share_between_batches": order.share,
+        "sigmas": order.sigmas,
+        "period": order.period or None,
+        "returns_after_period": order.returns,
+        "like_the_next": order.next,
+        "loss_swings_with_place_in_epoch": swing,
+        "classes": targets.classes or None,
+    }
+    return {k: v for k, v in facts.items() if v is not None and not math.isnan(v)}
+
+
+def _place(data: Mapping[str, Any] | None) -> Place | None:
+    at = (data or {}).get("place")
+    return Place(at["file"], at["line"], "", at.get("text", "")) if at else None
+
+
+def mismatched(case: Case) -> Hypothesis | None:
+    """`labels-mismatched`: nothing held out is ever predicted, and no simple predictor finds a relation either."""
+    recording, c = case.recording, case.e.curve
+    if case.rivals or not case.main or c is None:
+        return None
+    targets = next((t for t in targets_of(recording) if not math.isnan(t.uninformed)), None)
+    pairs = relation(recording)
+    if targets is None or pairs is None or pairs["rows"] < _ROWS or related(pairs, 3.0):
+        return None
+    nothing = targets.uninformed
+    if not 0.5 * nothing < float(np.median(c.losses[:5])) < 5 * nothing:
+        return None  # the loss that is trained on is not this one alone
+    held_out = held_out_losses(recording)
+    learned = c.end < 0.9 * nothing
+    if len(held_out) >= 3:
+        if float(held_out.min()) < _NOTHING * nothing or float(held_out.min()) > 3 * nothing:
+            return None
+        confidence = 0.85 if learned else 0.7
+        how = (
+            f"the training loss comes down to {c.end:.4g} by memorizing, while the validation loss is never better"
+            if learned
+            else "neither the training loss nor the validation loss ever gets below"
+        )
+    else:
+        if c.end < _NOTHING * nothing or c.best < 0.9 * nothing:
+            return None
+        confidence = 0.65
+        how = "the training loss never gets below"
+    says = (
+        f"The labels say nothing about the inputs as far as can be seen: {how} than {nothing:.4g}, which is what one "
+        f"gets without looking at the input; and on a sample of {pairs['rows']} rows neither nearest neighbours nor a "
+        "linear model predicts a label better than chance. Check that inputs and labels are still paired when they "
+        "reach the loss (shuffled or sorted separately, off by one, joined by the wrong key)."
+    )
+    if how.endswith("below"):
+        says = says.replace(" than ", " ", 1)
+    evidence = {
+        "loss_without_looking": nothing,
+        "loss_end": c.end,
+        "validation_best": float(held_out.min()) if len(held_out) else None,
+        **pairs,
+    }
+    place = _place(targets.about)
+    return Hypothesis("labels-mismatched", confidence, "error", says, 0, evidence, place=place)
+
+
+def relation(recording: Recording) -> Mapping[str, Any] | None:
+    """What simple predictors made of a sample of inputs and labels; None where none was taken."""
+    events = recording.happened("pairs")
+    return events[-1].data if events else None
+
+
+def related(pairs: Mapping[str, Any], sigmas: float) -> bool:
+    """Whether inputs predict labels, by more than so many standard errors."""
+    if pairs.get("classes"):
+        return max(float(pairs["neighbours_z"]), float(pairs["linear_z"])) > sigmas
+    # The error of a mean of squares, relative; a neighbour's mean of five adds a fifth to what is left of pure noise.
+    error = sigmas * math.sqrt(2 / float(pairs["rows"]))
+    return float(pairs["linear_left"]) < 1 - error or float(pairs["neighbours_left"]) < 1.2 - error
+
+
+def held_out_losses(recording: Recording) -> Floats:
+    """The finite losses of the validation to go by."""
+    place = primary_place([recording])
+    values = np.empty(0) if place is None else recording.get(signals.VALIDATION, place).values
+    return values[np.isfinite(values)]
+
+
+def _checks(case: Case) -> tuple[Hypothesis | None, ...]:
+    return unshuffled(case), mismatched(case)
+
+
+CHECKS: tuple[Check, ...] = (_checks,)

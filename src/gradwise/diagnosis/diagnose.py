@@ -41,12 +41,14 @@ def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
     """
     run = recording.run
     sources = recording.sources(signals.LOSS) or recording.sources(signals.TIME)
+    # An optimizer that never made a step is a case too where none did.
+    sources = sources or [o.index for o in recording.optimizers[:1]]
     evidence = [evidence_of(recording, s) for s in sources]
     rivals = _rivals(recording, sources)
     main = max(evidence, key=lambda e: e.steps, default=None)
     cases = [Case(recording, e, rivals, e is main) for e in evidence]
     weighed = [(c.e, h) for c in cases for h in weigh([h for check in CHECKS for h in check(c) if h is not None])]
-    weighed = _once(sorted(weighed, key=lambda pair: -pair[1].confidence))
+    weighed = _once(sorted(weighed, key=lambda pair: (pair[1].severity == "info", -pair[1].confidence)))
     findings = tuple(_finding(e, h) for e, h in weighed if h.confidence >= REPORT)
     suspicions = tuple(_finding(e, h) for e, h in weighed if SUSPECT <= h.confidence < REPORT)
     verdict, summary = _verdict(recording, evidence, findings, rivals)
@@ -62,7 +64,7 @@ def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
         suspicions=suspicions if verdict != "sick" or not findings else (),
         summary=summary + _reached(main, target),
         checklist=checklist(recording, main, findings) if main is not None and verdict != "healthy" else (),
-        notes=_notes(recording, suspicions if not findings else ()),
+        notes=_notes(recording, suspicions if verdict != "sick" else (), cases),
         steps=steps,
         overhead_fraction=run.facts.get("overhead_fraction"),
         startup_seconds=run.facts.get("startup_seconds"),
@@ -168,8 +170,9 @@ def suspected(finding: Finding) -> str:
     return f"Suspected, not shown: {finding.id}"
 
 
-def _notes(recording: Recording, suspicions: Sequence[Finding]) -> tuple[str, ...]:
+def _notes(recording: Recording, suspicions: Sequence[Finding], cases: Sequence[Case]) -> tuple[str, ...]:
     notes = [f"{suspected(f)} (confidence {f.confidence:.2f}). Trying its cure would decide." for f in suspicions]
+    notes += filter(None, map(decay.little_decay, cases))
     failed = recording.happened("probe-failed")
     if failed:
         data = failed[0].data

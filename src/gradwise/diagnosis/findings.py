@@ -33,7 +33,8 @@ class Remedy:
 
     `baseline` and `outcome` hold the final `metric` of each paired run (None where it was not finite), `diverged`
     whether the remedied run went wrong; `steps` is how many steps each of those runs was given and `full` whether
-    that is the script's whole length. `reason` says why a remedy is only suggested, or how it failed.
+    that is the script's whole length. `reason` says why a remedy is only suggested, or how it failed. `diff` is the
+    change as a unified diff of the script, where it is a literal or an argument.
     """
 
     intervention: Intervention
@@ -46,6 +47,7 @@ class Remedy:
     baseline: tuple[float | None, ...] = ()
     outcome: tuple[float | None, ...] = ()
     diverged: tuple[bool, ...] = ()
+    diff: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ def _finding_json(f: Finding) -> dict[str, Any]:
                 "outcome": list(r.outcome),
                 "diverged": list(r.diverged),
                 "advice": r.advice,
+                "diff": r.diff,
             }
             for r in f.remedies
         ],
@@ -201,6 +204,7 @@ def _remedy_from_json(data: Mapping[str, Any]) -> Remedy:
         baseline=tuple(data["baseline"]),
         outcome=tuple(data["outcome"]),
         diverged=tuple(data["diverged"]),
+        diff=data.get("diff", ""),
     )
 
 

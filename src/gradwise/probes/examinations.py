@@ -98,6 +98,11 @@ class Examinations:
         """Whether a backward pass is being examined."""
         return self._exam is not None
 
+    @property
+    def running(self) -> bool:
+        """Whether an examination has begun and is not over."""
+        return self._passes > 0 or self._exam is not None
+
     def before(self, backward: int, losses: Sequence[Tensor]) -> float:
         """Before backward pass number `backward`, which is due; returns the seconds it took."""
         began = perf_counter()

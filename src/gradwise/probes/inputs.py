@@ -41,7 +41,7 @@ def first_input(torch: ModuleType, recorder: Recorder, losses: Sequence[Tensor])
     the script's (checkpoints, offloading) is let be: to read it would call them.
     """
     with suppress(Exception), torch.no_grad():
-        batch, operation = _find(losses)
+        batch, operation = find_batch(losses)
         if batch is None or batch.numel() < 2:
             return
         x = batch.detach()[: max(1, min(_ROWS, _NUMBERS * batch.shape[0] // batch.numel()))].float()
@@ -57,7 +57,7 @@ def first_input(torch: ModuleType, recorder: Recorder, losses: Sequence[Tensor])
         recorder.event("input", data=data)
 
 
-def _find(losses: Sequence[Tensor]) -> tuple[Tensor | None, str]:
+def find_batch(losses: Sequence[Tensor]) -> tuple[Tensor | None, str]:
     """The data that came in farthest from the losses, and the operation it went into."""
     found, operation = None, ""
     queue: list[Any] = [loss.grad_fn for loss in losses if loss.grad_fn is not None]

@@ -17,7 +17,7 @@ from gradwise.recording import signals
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PER_TENSOR = (signals.PARAMETER, signals.UPDATE, signals.TRAVEL, signals.GRADIENT, signals.PROGRESS)
+_PER_TENSOR = (signals.PARAMETER, signals.UPDATE, signals.TRAVEL, signals.GRADIENT, signals.PROGRESS, signals.PULL)
 
 
 class Looks:
@@ -94,7 +94,7 @@ class Looks:
             if gradient is not None:
                 squares = sums(gradient, gradient) if told is None else np.array([t.gradient for t in told])
                 self._square = float(squares.sum())
-                values += [np.sqrt(squares), -sums(gradient, change)]
+                values += [np.sqrt(squares), -sums(gradient, change), -sums(gradient, theta)]
                 if not math.isfinite(self._square):
                     self.bad_gradients = [self._names[i] for i in self.layout.bad(gradient)]
         for channel, numbers in zip(self._channels or self._declare(), values, strict=False):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,9 @@ from gradwise.probes import places
 from gradwise.probes.patches import Patches, hide_from_traceback
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.sampling import Meter
+from gradwise.probes.targets import Targets
 from gradwise.recording import signals
+from gradwise.recording.recording import Place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +33,23 @@ LOSS_FUNCTIONS = (
 _TARGETS = {"cosine_embedding_loss": 2, "linear_cross_entropy": 2, "margin_ranking_loss": 2}
 _PLACES = 64
 
+# Calls of loss functions between two backward passes that are noted at most.
+_CALLS = 32
+# Rows that are looked at to tell probabilities.
+_ROWS = 256
+
 Fail = Callable[[str, Exception], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a loss function while training: what it was given, and where."""
+
+    name: str
+    given: tuple[int, ...]
+    target: tuple[int, ...]
+    probabilities: bool
+    place: Place | None
 
 
 class Unscaler:
@@ -86,15 +106,24 @@ class Unscaler:
 
 
 class Validation:
-    """Mean of each run of losses evaluated without gradient, told apart by the call path that evaluates them."""
+    """Mean of each run of losses evaluated without gradient, told apart by the call path that evaluates them.
+
+    Attributes:
+        begins: called when such a run begins: with the steps made, its source, and what tells if it is of the batch
+            that was just trained on.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self._open: dict[int, tuple[int, Any, int]] = {}
         self._sources: dict[Any, int] = {}
+        self.begins: list[Callable[[int, int, Callable[[], bool]], None]] = []
 
-    def see(self, step: int, value: Any, rows: int) -> None:
-        """One loss evaluated without gradient, after `step` steps; `value` is its mean, a float or on a device."""
+    def see(self, step: int, value: Any, rows: int, again: Callable[[], bool] = lambda: False) -> None:
+        """One loss evaluated without gradient, after `step` steps; `value` is its mean, a float or on a device.
+
+        `again` tells whether it is of the very batch that was just trained on.
+        """
         frames = places.callers()
         key = tuple([(f.f_code.co_filename, f.f_lineno) for f in frames])
         source = self._sources.get(key)
@@ -105,6 +134,9 @@ class Validation:
             if frames:
                 place, *callers = [places.place_of(frame) for frame in frames]
                 self.recorder.validation_place(source, place, callers)
+        if source not in self._open or self._open[source][0] != step:
+            for begins in self.begins:
+                begins(step, source, again)
         began, total, before = self._open.get(source, (step, 0.0, 0))
         if began != step:
             self._close(source)
@@ -126,6 +158,9 @@ class LossCalls:
 
     Args:
         steps: tells how many steps were made.
+
+    Attributes:
+        attentive: whether calls while training are noted in `calls` (during examinations).
     """
 
     def __init__(
@@ -133,11 +168,21 @@ class LossCalls:
     ) -> None:
         self.torch, self.validation, self.meter, self.steps, self.fail = torch, validation, meter, steps, fail
         self.name = ""
+        self.attending: Callable[[], bool] = lambda: False
+        self.attentive = False
+        self.calls: list[Call] = []
+        self.targets = Targets(torch, validation.recorder, meter)
         self._last: Any = None
+
+    def attend(self, attending: Callable[[], bool]) -> None:
+        """Note calls from now on, as long as `attending()` says so."""
+        self.attending, self.attentive = attending, True
 
     def install(self, patches: Patches) -> None:
         """Put a stand-in in place of each loss function."""
         patches.keep_compiler_out(self._evaluated)
+        patches.keep_compiler_out(self._note)
+        patches.keep_compiler_out(self._note_target)
         for name in LOSS_FUNCTIONS:
             if hasattr(self.torch.nn.functional, name):
                 patches.replace(self.torch.nn.functional, name, functools.partial(self._wrap, patches, name))
@@ -145,6 +190,7 @@ class LossCalls:
     def _wrap(self, patches: Patches, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         compiling, training = self.torch.compiler.is_compiling, self.torch.is_grad_enabled
         evaluated, reference, at = self._evaluated, weakref.ref, _TARGETS.get(name, 1)
+        note, targets, note_target = self._note, self.targets, self._note_target
 
         def loss(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -159,13 +205,39 @@ class LossCalls:
                 return out
             try:
                 # Weakly: a reference of ours must not keep the output alive through the backward pass.
-                self._last = reference(args[0]), reference(args[at] if len(args) > at else kwargs["target"])
+                target = args[at] if len(args) > at else kwargs["target"]
+                self._last = reference(args[0]), reference(target)
                 self.name = name
             except (TypeError, LookupError):
                 self._last = None
+                return out
+            if self.attentive:
+                note(name)
+            if targets.wait:
+                targets.wait -= 1
+            else:
+                note_target(patches, name, args, kwargs, target)
             return out
 
         return loss
+
+    def _note(self, name: str) -> None:
+        """Note the call that has just been made."""
+        self.attentive = self.attending()
+        given, target = self.last()
+        if not self.attentive or len(self.calls) >= _CALLS or given is None or target is None:
+            return
+        with suppress(Exception):
+            if given.requires_grad:
+                likely = name == "cross_entropy" and self._probabilities(given)
+                self.calls.append(Call(name, tuple(given.shape), tuple(target.shape), likely, places.here()))
+
+    def _probabilities(self, given: Any) -> bool:
+        """Whether every row lies on the simplex: logits don't, not even by chance."""
+        if not given.is_cpu or not given.is_floating_point() or given.dim() != 2 or min(given.shape) < 2:
+            return False
+        rows = given.detach()[:: max(1, len(given) // _ROWS)].double()
+        return bool(rows.min() >= 0 and (rows.sum(1) - 1).abs().max() < 1e-2)
 
     def _evaluated(self, patches: Patches, args: Any, kwargs: Any, out: Any) -> None:
         if not patches.active:
@@ -183,11 +255,32 @@ class LossCalls:
                     value = value.mean(dtype=self.torch.float32)
                 elif kwargs.get("reduction") == "sum":
                     value = value / rows
-                self.validation.see(self.steps(), value.item() if value.is_cpu else value, rows)
+
+                def again() -> bool:
+                    return self._trained_on((*args[1:], *kwargs.values()))
+
+                self.validation.see(self.steps(), value.item() if value.is_cpu else value, rows, again)
         except Exception as error:
             self.fail("loss", error)
         finally:
             self.meter.spent += perf_counter() - began
+
+    def _trained_on(self, targets: Any) -> bool:
+        """Whether the last loss in training had one of these for its target."""
+        _, trained = self.last()
+        if trained is None:
+            return False
+        like = [t for t in targets if getattr(t, "shape", None) == trained.shape and t.dtype == trained.dtype]
+        return any(t is trained or (t.is_cpu and self.torch.equal(t, trained)) for t in like)
+
+    def _note_target(self, patches: Patches, name: str, args: Any, kwargs: Any, target: Any) -> None:
+        given = args[0]
+        try:
+            if patches.active and given.requires_grad and not self.torch._C._get_tracing_state():
+                plain = len(args) < 3 and kwargs.get("weight") is None and not kwargs.get("label_smoothing")
+                self.targets.see(name, given, target, self.steps(), plain)
+        except Exception as error:
+            self.fail("targets", error)
 
     def last(self) -> list[Any]:
         """Output and target that the last loss function in training was given, None for one that is gone."""

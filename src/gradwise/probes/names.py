@@ -57,6 +57,10 @@ class Names:
             self._roots[id(module)] = weakref.ref(module)
             self._stale = True
 
+    def roots(self) -> list[Module]:
+        """The living modules whose parameters were asked for."""
+        return [module for reference in self._roots.values() if (module := reference()) is not None]
+
     def refresh(self) -> None:
         """Look at the modules again (their parameters may have been replaced)."""
         self._stale = True
@@ -77,7 +81,7 @@ class Names:
     def _collect(self) -> None:
         self._stale = False
         self._roots = {i: ref for i, ref in self._roots.items() if ref() is not None}
-        modules = [m for m in (ref() for ref in self._roots.values()) if m is not None]
+        modules = self.roots()
         inner = {id(child) for m in modules for child in m.modules() if child is not m}
         roots = [m for m in modules if id(m) not in inner]
         self._names = {}

@@ -6,7 +6,9 @@ import linecache
 import os
 import sys
 import sysconfig
+from dataclasses import asdict
 from types import CodeType, FrameType
+from typing import Any
 
 from gradwise.recording.recording import Place
 
@@ -58,6 +60,11 @@ def user_frame(frame: FrameType | None) -> FrameType | None:
     return package
 
 
+def is_users(file: str) -> bool:
+    """Whether a source file is the user's own."""
+    return _kind(file) == _USER
+
+
 def here() -> Place | None:
     """The user's line that led to the caller."""
     frame = user_frame(sys._getframe(1))
@@ -93,3 +100,8 @@ def place(code: CodeType, line: int) -> Place:
 def place_of(frame: FrameType) -> Place:
     """The place at which a frame stands."""
     return place(frame.f_code, frame.f_lineno)
+
+
+def described(place: Place | None) -> dict[str, Any] | None:
+    """A place as JSON, for an event's data."""
+    return None if place is None else asdict(place)

@@ -170,7 +170,8 @@ class Stepping:
             tracked.made(began)
             if tracked.steps >= tracked.next_due:
                 self._plan(tracked, began)
-            if began > self._recorder.due:
+            # Within a backward pass the loss that belongs to the step isn't known yet.
+            if began > self._recorder.due and not self.differentiating:
                 self._flush()
         except Exception as error:
             self.fail("after step", error)

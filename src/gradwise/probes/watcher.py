@@ -15,14 +15,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradwise.probes import places
-from gradwise.probes.examinations import Examinations
+from gradwise.probes.dropouts import Dropouts
+from gradwise.probes.examinations import Examinations, Examiner
+from gradwise.probes.handover import HandOver
 from gradwise.probes.inputs import first_input
 from gradwise.probes.layers import Layers
+from gradwise.probes.loaders import Loaders
 from gradwise.probes.looks import warm_up
 from gradwise.probes.losses import LossCalls, Unscaler, Validation
+from gradwise.probes.lossinputs import LossInputs
 from gradwise.probes.manual import Manual
+from gradwise.probes.modes import Modes
 from gradwise.probes.names import Names
 from gradwise.probes.nonfinite import origin
+from gradwise.probes.pairs import Pairs
 from gradwise.probes.patches import Patches, hide_from_traceback
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.registry import Registry
@@ -30,6 +36,7 @@ from gradwise.probes.sampling import Meter
 from gradwise.probes.stepping import Stepping
 from gradwise.probes.steps import Row, Steps
 from gradwise.probes.tracked import Tracked
+from gradwise.probes.wiring import Wiring
 from gradwise.recording.recording import Place
 
 if TYPE_CHECKING:
@@ -65,13 +72,26 @@ class Watcher:
         self.manual: Manual | None = None
         self.backwards = 0
         self.examinations = Examinations(self.meter, self._counts, self._fail)
-        self.examinations.examiners.append(Layers(torch, recorder, self._held, self.names))
+        self.loaders = Loaders(recorder, lambda: self.steps, self._fail)
+        self.wiring = Wiring(torch, recorder, self.registry, self.names)
+        self.modes = Modes(torch, recorder, self.names, lambda: [p for t in self.registry.all for p in t.parameters()])
+        self.examinations.examiners += self._examiners()
         self._patches = Patches(torch)
         self._nonfinite = False
         self._failures = 0
         self._first_backward: Place | None = None
         self._tensor = torch.Tensor
         self._scaled = self.unscaler.scaled
+
+    def _examiners(self) -> list[Examiner]:
+        torch, recorder, fail = self.torch, self.recorder, self._fail
+        over = HandOver(torch, recorder, self.examinations, self._courses, lambda: self.backwards, fail)
+        self.after_step.append(over.stepped)
+        self.validation.begins.append(self.modes.evaluated)
+        inputs = LossInputs(recorder, self.losses, self.examinations)
+        layers = Layers(torch, recorder, self._held, self.names)
+        pairs, dropouts = Pairs(torch, recorder, self.losses), Dropouts(recorder, self.names)
+        return [over, self.wiring, self.modes, inputs, layers, pairs, dropouts]
 
     # on and off
 
@@ -84,6 +104,9 @@ class Watcher:
         self.registry.install(self.torch, patches, self.stepping.attend)
         self.names.install(self.torch, patches)
         self.losses.install(patches)
+        self.wiring.install(self.torch, patches)
+        self.modes.install(self.torch, patches)
+        self.loaders.install(self.torch, patches)
         self.unscaler.install(self.torch, patches, self._fail)
         patches.replace(autograd, "backward", self._wrap_backward)
         patches.replace(autograd, "grad", self._wrap_grad)
@@ -97,6 +120,9 @@ class Watcher:
     def finish(self) -> None:
         """Hand on everything recorded so far, and what recording it cost."""
         self.examinations.finish()
+        with suppress(Exception):
+            self.loaders.close()
+            self.losses.targets.finish()
         with suppress(Exception):
             if self.manual is not None and not self.registry.seen and self.manual.changed():
                 self.manual.finish(perf_counter())
@@ -144,6 +170,7 @@ class Watcher:
                     self.meter.last = max(self.meter.last, rows[-1][2])
                     course.hand_on(self._read(rows, course))
             self.validation.close(self.steps)
+            self.losses.targets.hand_on()
             self.unscaler.record_scale(self.steps)
         except Exception as error:
             self._fail("flush", error)

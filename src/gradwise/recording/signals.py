@@ -33,13 +33,19 @@ UPDATE = Signal("norm/update", "1", "tensor", "Euclidean norm of the change the 
 PROGRESS = Signal("progress", "loss", "tensor", "-g.dx: the decrease of the loss that the step promises, first order")
 COSINE = Signal("cosine/gradient", "1", "", "cosine of this step's gradient with the step before's, all tensors")
 KEPT = Signal("progress/kept", "loss", "", "-g'.dx: what the next step's gradient says of that decrease, all tensors")
+PULL = Signal("pull", "loss", "tensor", "-g.p: the decrease of the loss if the parameter grew, per unit of log norm")
 TRAVEL = Signal("travel", "1", "tensor", "Euclidean distance from where the parameter started")
+CARRIED = Signal(
+    "gradient/carried", "1", "", "1 if a step's gradient still held the one before's, 0 if not; at examined steps"
+)
 SCALE = Signal("scale", "1", "", "GradScaler's loss scale; at each change")
+CLASSES = Signal("target/classes", "1", "class", "rows per class (or band of classes) in the step's targets; sampled")
+TARGET = Signal("target", "1", "moment", "count, mean and variance of the step's targets, row by row; sampled")
 
 SIGNALS: dict[str, Signal] = {
     s.name: s
     for s in (
         LOSS, VALIDATION, TIME, LR, MOMENTUM, BATCH, BACKWARDS, GRADIENT, PARAMETER, UPDATE, PROGRESS, COSINE, KEPT,
-        TRAVEL, SCALE,
+        PULL, TRAVEL, CARRIED, SCALE, CLASSES, TARGET,
     )
 }  # fmt: skip

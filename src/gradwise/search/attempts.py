@@ -17,6 +17,8 @@ from gradwise.search.measure import LOSSES, Measure
 from gradwise.trials.runner import Trial
 
 UNTOUCHED = Intervention()
+CHANGES_THE_LOSS = frozenset({"logits", "match-shapes"})
+"""Fixes after which the loss is another function; all others leave it what it was."""
 _LEAST = 50
 _SCREENING = 0.4  # of the time for a cause, where not all candidates can have full length
 _SAME_LUCK = 1e-4  # relative difference of first losses that sums in another order may make
@@ -25,8 +27,18 @@ _SAME_LUCK = 1e-4  # relative difference of first losses that sums in another or
 class Bench(Protocol):
     """Where trials are made (`gradwise.trials.runner.Runner`)."""
 
-    def run(self, intervention: Intervention, seed: int, max_steps: int | None, timeout: float) -> Trial:
-        """The script with a change, the offset on its seeds, for so many steps; killed after `timeout` seconds."""
+    def run(
+        self,
+        intervention: Intervention,
+        seed: int,
+        max_steps: int | None,
+        timeout: float,
+        score: Intervention | None = None,
+    ) -> Trial:
+        """The script with a change, the offset on its seeds, for so many steps; killed after `timeout` seconds.
+
+        With `score`, its loss is recorded as that intervention would make it, while training keeps the script's.
+        """
         ...
 
 
@@ -80,9 +92,9 @@ class Attempts:
         self._finished = status == "finished"
         self._sane = False
         self._watched = Trial(recording, complete=self._finished)
-        self._untouched: dict[int, Trial] = {}
+        self._untouched: dict[tuple[int, Intervention | None], Trial] = {}
         if plan.paired and plan.measure.from_recordings:
-            self._untouched[0] = self._watched
+            self._untouched[0, None] = self._watched
 
     @property
     def left(self) -> float:
@@ -92,7 +104,7 @@ class Attempts:
     @property
     def pair_runs(self) -> int:
         """The runs it takes to verify a remedy."""
-        return 2 * self.plan.seeds - len(self._untouched)
+        return 2 * self.plan.seeds - sum(judged_by is None for _, judged_by in self._untouched)
 
     def is_whole(self, steps: int) -> bool:
         """Whether so many steps are all of the script, which may then do what it does after the last one."""
@@ -143,7 +155,15 @@ class Attempts:
         taken = [self.recording.get(VALIDATION, s).steps for s in self.recording.sources(VALIDATION)]
         return max((int(s) for each in taken for s in each if max(least, 0.6 * steps) <= s <= steps), default=steps)
 
-    def run(self, intervention: Intervention, seed: int, steps: int, pair: int, pairs: int) -> Trial:
+    def run(
+        self,
+        intervention: Intervention,
+        seed: int,
+        steps: int,
+        pair: int,
+        pairs: int,
+        score: Intervention | None = None,
+    ) -> Trial:
         """One trial.
 
         Args:
@@ -152,6 +172,7 @@ class Attempts:
             steps: how far to go; to the script's own end where that is all of it.
             pair: which of `pairs` it is, for the line on progress.
             pairs: how many are planned.
+            score: an intervention whose loss is recorded in place of the script's own.
 
         Raises:
             OverError: where there is no time for it, or no trial of this script can work.
@@ -163,11 +184,14 @@ class Attempts:
         if expected > self.left:
             raise OverError(spent)
         self.plan.progress(intervention.describe() if intervention else "the script as it is", pair, pairs)
-        trial = self.bench.run(intervention, seed, None if whole else steps, min(self.left, 30 + 10 * expected))
+        timeout = min(self.left, 30 + 10 * expected)
+        trial = self.bench.run(intervention, seed, None if whole else steps, timeout, score)
         self.spent += trial.seconds
         self.trials.append(trial)
         if trial.isolation:
             raise OverError(f"not tried: in a trial {trial.problem}; --allow-side-effects tries it all the same")
+        if trial.refused:
+            raise BrokenError(trial.problem)
         if trial.problem and not self.broke:
             self._blame(trial, intervention, steps)
         reached = steps_of(trial.recording)
@@ -180,19 +204,31 @@ class Attempts:
         return trial
 
     def untouched(self, seed: int, steps: int, partner: Trial) -> Trial:
-        """The script as it is with that seed, at least so long, to be compared with `partner`."""
-        known = self._untouched.get(seed)
+        """The script as it is with that seed, at least so long, to be compared with `partner`.
+
+        Where the partner's change is to the loss itself, it trains by its own loss and records the partner's, so that
+        both are judged by one.
+        """
+        score = judged_by(Intervention.from_json(partner.recording.run.intervention))
+        if score is not None and not self.plan.measure.from_recordings:
+            score = None  # what the script prints is one measure for both
+        known = self._untouched.get((seed, score))
         if known is self._watched and not _same_luck(known.recording, partner.recording):
             known = None
         if known is None or not (known.complete or steps_of(known.recording) >= steps or _lost(known)):
-            known = self._untouched[seed] = self.run(UNTOUCHED, seed, steps, seed + 1, self.plan.seeds)
+            known = self.run(UNTOUCHED, seed, steps, seed + 1, self.plan.seeds, score)
+            self._untouched[seed, score] = known
         return known
 
     def recordings(self) -> tuple[Recording, ...]:
-        """The longest run of each kind and seed, the watched one among them where it served as a baseline."""
+        """The longest run of each kind and seed, the watched one among them where it served as a baseline.
+
+        Those that recorded another loss than the script's are left out: their curves lie beside no other.
+        """
         kept: dict[tuple[str, int], Recording] = {}
-        used = [self._watched] if self.trials and self._untouched.get(0) is self._watched else []
-        for trial in sorted([*used, *self.trials], key=lambda t: steps_of(t.recording)):
+        used = [self._watched] if self.trials and self._untouched.get((0, None)) is self._watched else []
+        plain = [t for t in (*used, *self.trials) if not t.recording.run.facts.get("score")]
+        for trial in sorted(plain, key=lambda t: steps_of(t.recording)):
             run = trial.recording.run
             kept[repr(run.intervention), run.seed or 0] = trial.recording
         return tuple(kept.values())
@@ -200,8 +236,14 @@ class Attempts:
     def _blame(self, trial: Trial, intervention: Intervention, steps: int) -> NoReturn:
         """Something stopped a trial that didn't stop the watched run: is it the change, or being a trial?"""
         if intervention and not self._sane:
-            self._untouched[0] = self.run(UNTOUCHED, 0, steps, 1, 1)
+            self._untouched[0, None] = self.run(UNTOUCHED, 0, steps, 1, 1)
         raise BrokenError(trial.problem) if intervention else OverError(f"not tried: in a trial {trial.problem}")
+
+
+def judged_by(intervention: Intervention) -> Intervention | None:
+    """What of an intervention changes the loss itself, so that its partner must be judged by the changed one."""
+    fixes = tuple(fix for fix in intervention.fixes if fix in CHANGES_THE_LOSS)
+    return Intervention(fixes=fixes, optimizer=intervention.optimizer) if fixes else None
 
 
 def steps_of(recording: Recording) -> int:

@@ -25,6 +25,8 @@ LOW, HIGH = 1e-7, 1e2
 
 # Decades by which a ramp is widened at a time, and how often at most; half of the budget is kept for what follows.
 _WIDER, _TIMES = 3.0, 3
+# A linear ramp in which the loss jumped at once ends so many times lower the next time, or at the jump.
+_NARROWER = 10.0
 # Of the budget, what the ramp may have; each run at a constant rate has a sixth of the rest, and at least this many.
 _RAMP, _RUNS, _SHORT = 1 / 3, 6, 20
 # A momentum's time constants that a run must have, before which its answer isn't there.
@@ -149,8 +151,17 @@ class _Test:
         low, high, steps = budget.low, budget.high, budget.ramp
         self._rise(low, high, steps)
         seen = joined(self.pieces)
+        while budget.linear and self._jumped_at_once(seen, high) and self.left >= 2 * steps:
+            # Raised linearly, nearly all rates are as large as the largest: below the jump there is more to see.
+            high = max(min(seen.jumps, high / _NARROWER), 10 * low)
+            self.why.append(f"The loss jumped at once, so the ramp was narrowed to end at η = {high:.3g}.")
+            self.rates, self.losses, self.pieces = np.empty(0), np.empty(0), []
+            self._rise(low, high, steps)
+            seen = joined(self.pieces) if self.pieces else _NOTHING
         if "steep" in seen.missing and len(self.pieces) == 1 and not seen.jumps < _AT_ONCE * low:
             self._pair()
+        if not self.pieces:
+            return
         density = steps / math.log10(high / low)
         wider = int(_WIDER * density)
         for _ in range(_TIMES):
@@ -165,6 +176,11 @@ class _Test:
                 self.why.append(f"From η = {low:.3g} on the loss moved at once, so the ramp was widened downwards.")
                 self._rise(low / 10**_WIDER, low, wider)
                 low /= 10**_WIDER
+
+    def _jumped_at_once(self, seen: Phases, high: float) -> bool:
+        """Whether a linear ramp shows nothing but the jump, or so few steps before it that no fall can be told."""
+        few = bool(np.count_nonzero(self.rates < seen.jumps) < _SHORT)
+        return high > 10 * self.budget.low and (not self.pieces or (few and math.isfinite(seen.jumps)))
 
     def _rise(self, low: float, high: float, steps: int) -> None:
         """One ramp; where the script ends before it, the script is started again for the rest."""

@@ -1,8 +1,10 @@
 """Trying remedies: which to try, in which order, and what became of each.
 
-First the candidates for a cause get one run each (*screening*), then the best of them is held against the untouched
-script with several seeds (*verification*), then the next best where that failed, until time or candidates end. The
-untouched runs serve all remedies; the watched run is one of them if it had the luck of seed offset 0.
+Where several causes would explain the run and none of them is plain, the first cure of each gets one run (the
+*contest*): whose cure gains most is looked at first. Then the candidates for a cause get one run each (*screening*),
+then the best of them is held against the untouched script with several seeds (*verification*), then the next best where
+that failed, until time or candidates end. The untouched runs serve all remedies; the watched run is one of them if it
+had the luck of seed offset 0.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from gradwise.diagnosis.causes import symptoms
 from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Status
 from gradwise.diagnosis.metric import training
 from gradwise.interventions import Intervention
@@ -24,10 +27,14 @@ from gradwise.trials.process import Interrupted
 from gradwise.trials.runner import Trial
 
 # Causes that show late: a cure must go the whole way to show that it works.
-LATE = frozenset({"late-lr-too-high", "late-divergence"})
+LATE = frozenset({"late-lr-too-high", "late-divergence", "lr-decayed-too-early", "overfitting"})
+# A cause as sure as this is plain from the recording, and needs no contest.
+_PLAIN = 0.85
+_RIVALS = 5
 # A suspicion is confirmed by a cure that is worth having: this share of the way the loss came down with it.
 _WORTH = 0.02
 _GUESSES = 3
+_INTERRUPTED = "not tried to the end: interrupted"
 _ORDER = ("verified", "suggested", "failed")
 
 
@@ -53,20 +60,34 @@ def repair(diagnosis: Diagnosis, recording: Recording, plan: Plan, bench: Bench)
         findings reordered by what cured. Also when it is interrupted, with what is known until then.
     """
     attempts = Attempts(recording, plan, bench)
-    findings = [_Group(f, attempts) for f in diagnosis.findings]
-    doubts = [_Group(f, attempts) for f in diagnosis.suspicions]
+    findings = [_Group(f, attempts, True) for f in diagnosis.findings]
+    doubts = [_Group(f, attempts, False) for f in diagnosis.suspicions]
     over = ""
-    for group in (*findings, *doubts):
-        # Whether there is another fault besides one that was found and cured is a question for the next visit.
-        if group in doubts and any(g.cured for g in findings):
-            break
+    waiting = [g for g in findings if g.plain] + [g for g in (*findings, *doubts) if not g.plain]
+    while waiting:
+        try:
+            if not over and not waiting[0].plain:
+                waiting = _contest(waiting, attempts)
+        except OverError as end:
+            over = str(end)
+        except (Interrupted, KeyboardInterrupt):
+            over = _INTERRUPTED
+        group = waiting.pop(0)
+        # What a cured cause explains is its symptom, and whether there is another fault besides is a question for the
+        # next visit.
+        cured = [g for g in (*findings, *doubts) if g.cured]
+        if any(group.finding.id in symptoms(g.finding.id) for g in cured):
+            group.leave(f"not tried: it goes with {cured[0].finding.id}, which was cured")
+            continue
+        if group in doubts and cured:
+            continue
         if not over:
             try:
                 group.treat()
             except OverError as end:
                 over = str(end)
             except (Interrupted, KeyboardInterrupt):
-                over = "not tried to the end: interrupted"
+                over = _INTERRUPTED
         if over:
             group.leave(over)
     confirmed = [g.result for g in doubts if g.cured and (g.cured.share or 0.0) >= _WORTH]
@@ -77,13 +98,43 @@ def repair(diagnosis: Diagnosis, recording: Recording, plan: Plan, bench: Bench)
     return Repaired(diagnosis, attempts.recordings())
 
 
+def _contest(groups: list[_Group], attempts: Attempts) -> list[_Group]:
+    """The causes by what one run of their first cure gained, where there are several that it could be.
+
+    A suspicion takes part where it could be the root of a finding and not the other way round, or where there is no
+    finding.
+    """
+    found = [g.finding.id for g in groups if g.found]
+    rivals = [g for g in groups if g.found or not found or any(_roots(g.finding.id, f) for f in found)]
+    rivals = [g for g in rivals if g.candidates and not g.contested][:_RIVALS]
+    for group in rivals:
+        group.contested = True
+    if len(rivals) < 2:
+        return groups
+    least = max(g.least for g in rivals)
+    screened, length = attempts.lengths(len(rivals), least)
+    if not screened or length < least:
+        return groups
+    for k, group in enumerate(rivals):
+        if k and not attempts.affords_another(screened, length):
+            break
+        group.screen(group.candidates[0], screened, length, k + 1, len(rivals))
+    # Stable: those that gained nothing, and those that were not asked, stay in the order of confidence.
+    return sorted(groups, key=lambda g: -max((c.rank for c in g.candidates), default=-math.inf))
+
+
+def _roots(cause: str, effect: str) -> bool:
+    return effect in symptoms(cause) and cause not in symptoms(effect)
+
+
 @dataclass(slots=True)
 class _Candidate:
-    """A remedy being tried: its trials by seed, and what they say."""
+    """A remedy being tried: its trials by seed, what they say, and how many steps the one had that screened it."""
 
     remedy: Remedy
     tried: dict[int, Trial] = field(default_factory=dict)
     judged: Judgement | None = None
+    screened: int = 0
 
     @property
     def intervention(self) -> Intervention:
@@ -101,9 +152,21 @@ class _Candidate:
 class _Group:
     """A cause with the candidates for its cure."""
 
-    def __init__(self, finding: Finding, attempts: Attempts) -> None:
+    def __init__(self, finding: Finding, attempts: Attempts, found: bool) -> None:
         self.finding, self.attempts = finding, attempts
         self.candidates = [_Candidate(r) for r in finding.remedies]
+        self.found = found
+        self.contested = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether the recording alone is as good as proof."""
+        return self.finding.confidence >= _PLAIN
+
+    @property
+    def least(self) -> int:
+        """The fewest steps in which a cure can show that it is one."""
+        return self.attempts.least(self.finding.where.step or 0, self.finding.id in LATE)
 
     @property
     def cured(self) -> Judgement | None:
@@ -125,7 +188,7 @@ class _Group:
         """
         if not self.candidates:
             return
-        least = self.attempts.least(self.finding.where.step or 0, self.finding.id in LATE)
+        least = self.least
         # Time for a few guesses is enough to begin with: each further one is tried only if it leaves time to verify.
         screened, length = self.attempts.lengths(min(len(self.candidates), _GUESSES), least)
         if length < least:
@@ -160,19 +223,26 @@ class _Group:
             if any(c.rank > -math.inf for c in self.candidates) and not self.attempts.affords_another(steps, length):
                 candidate.settle("suggested", "not tried: the time left was needed to verify a better guess")
                 continue
-            try:
-                self._try(candidate, 0, steps, k + 1, len(self.candidates))
-            except BrokenError as broken:
-                candidate.settle("suggested", f"in a trial {broken}")
-                continue
-            judged = self._judge(candidate, steps)
-            if judged.better:
-                candidate.settle("suggested", "better in one run, not verified")
-            else:
-                candidate.settle("failed", judged.reason)
-            if steps < length:
-                candidate.tried.clear()
+            self.screen(candidate, steps, length, k + 1, len(self.candidates))
         return sorted((c for c in self.candidates if c.rank > -math.inf), key=lambda c: -c.rank)
+
+    def screen(self, candidate: _Candidate, steps: int, length: int, number: int, of: int) -> None:
+        """Try a candidate once, unless that has been done over as many steps."""
+        if candidate.screened >= steps:
+            return
+        candidate.screened = steps
+        try:
+            self._try(candidate, 0, steps, number, of)
+        except BrokenError as broken:
+            candidate.settle("suggested", f"in a trial {broken}")
+            return
+        judged = self._judge(candidate, steps)
+        if judged.better:
+            candidate.settle("suggested", "better in one run, not verified")
+        else:
+            candidate.settle("failed", judged.reason)
+        if steps < length:
+            candidate.tried.clear()
 
     def _verify(self, candidate: _Candidate, steps: int) -> bool:
         """Hold a candidate against the untouched script, seed by seed, until it fails or all seeds are through."""

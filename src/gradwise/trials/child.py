@@ -25,22 +25,26 @@ class Orders:
     Args:
         spool: path of the file the recording is written to.
         intervention: what to change, as JSON.
+        score: an intervention whose loss is recorded in place of the script's, which training keeps (`Applier`).
         seed: offset on the script's seeds; None leaves them alone and only notes which ones it sets.
         max_steps: end the run cleanly after this many optimizer steps.
         max_time: end it cleanly at the first step after this many seconds.
         audit: where to keep what the script changes (`gradwise.trials.audit`); None in a trial.
         guard: what a trial may touch (`gradwise.trials.guard`); None in a watched run.
         dense: look at the tensors at every step that is due, whatever it costs (in a trial nobody waits for).
+        curvature: measure the curvature at a step and end the run there (`gradwise.trials.replay`).
     """
 
     spool: str
     intervention: Mapping[str, Any] = field(default_factory=dict)
+    score: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
     max_steps: int | None = None
     max_time: float | None = None
     audit: Mapping[str, Any] | None = None
     guard: Mapping[str, Any] | None = None
     dense: bool = False
+    curvature: Mapping[str, int] | None = None
 
     def write(self, path: str) -> None:
         """Store the orders for `start`."""
@@ -70,6 +74,8 @@ class _Child:
         self.sink = SpoolSink(orders.spool)
         self.recorder: Any = None
         self.watcher: Any = None
+        self.replay: Any = None
+        self.applier: Any = None
 
     def begin(self) -> None:
         # Registered first, so run last: what the script does at its end is still recorded.
@@ -118,17 +124,40 @@ class _Child:
             self.watcher.install()
             if self.orders.max_steps is not None or self.orders.max_time is not None:
                 self.watcher.after_step.append(self.limit)
-            if self.orders.intervention:
-                from gradwise.interventions import Intervention
-                from gradwise.trials.apply import Applier
+            if self.orders.intervention or self.orders.score:
+                self.change(torch)
+            if self.orders.curvature is not None:
+                from gradwise.trials.replay import Replay
 
-                Applier(torch, Intervention.from_json(self.orders.intervention), self.watcher).install()
+                self.replay = Replay(torch, self.watcher, self.recorder, self.orders.curvature, self.complete)
+                self.replay.install()
             self.recorder.facts(torch=torch.__version__, threads=torch.get_num_threads())
             self.watcher.startup = time.perf_counter() - began
         except Exception as error:
             data = {"probe": "install", "error": repr(error)}
             self.sink.message("event", {"kind": "probe-failed", "step": 0, "source": 0, "data": data})
         self.sink.flush()
+
+    def change(self, torch: ModuleType) -> None:
+        """Begin to apply the intervention."""
+        from gradwise.interventions import Intervention
+        from gradwise.trials.apply import Applier
+
+        orders = self.orders
+        change, score = Intervention.from_json(orders.intervention), Intervention.from_json(orders.score)
+        self.applier = Applier(torch, change, self.watcher, orders.seed or 0, score)
+        self.applier.install()
+        if orders.score:
+            self.recorder.facts(score=dict(orders.score))
+        if orders.seed is not None:
+            self.watcher.after_step.append(self.refused)
+
+    def refused(self, _optimizer: int, _steps: int) -> None:
+        """A trial whose change can't be made in this script has nothing more to tell."""
+        if self.applier.stage.refused and os.getpid() == self.pid:
+            self.recorder.facts(stopped="refused")
+            self.recorder.flush()
+            raise RunComplete(0)
 
     def limit(self, _optimizer: int, steps: int) -> None:
         """End the run where its budget ends; asked again at the next step if the script caught the exit."""
@@ -140,9 +169,16 @@ class _Child:
             self.recorder.flush()
             raise RunComplete(0)
 
+    def complete(self) -> None:
+        """End the run: what it was to find out is known."""
+        if os.getpid() == self.pid:
+            raise RunComplete(0)
+
     def end(self) -> None:
         if os.getpid() != self.pid:
             return
+        if self.replay is not None:
+            self.replay.finish()
         if self.watcher is not None:
             self.watcher.finish()
         self.sink.message("facts", {"reached_end": True})

@@ -30,6 +30,8 @@ _SETTINGS = {
     "GIT_TERMINAL_PROMPT": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
+# For a replay: what is compiled has no second derivative.
+UNCOMPILED = {"TORCH_COMPILE_DISABLE": "1"}
 # Without a display a window fails at once instead of waiting for someone to close it.
 _GONE = ("DISPLAY", "WAYLAND_DISPLAY", "MPLFIGUREMANAGER")
 

@@ -17,11 +17,14 @@ from gradwise.recording.keeper import Keeper
 from gradwise.recording.recording import Recording, RunInfo
 from gradwise.recording.signals import LOSS, LR, TIME
 from gradwise.trials import process
+from gradwise.trials.environment import UNCOMPILED
 from gradwise.trials.process import Ended, Target
 from gradwise.trials.sandbox import Workspace
 
 # So many losses in a row that are not finite, and nothing will come of this run.
 _HOPELESS = 20
+REFUSED = "not-applied"
+"""The event in which a child says that an intervention can't be applied to the script."""
 _SIDE_KINDS = ("effect", "seeded", "violation")
 
 
@@ -137,6 +140,7 @@ def watch(
     max_steps: int | None = None,
     max_time: float | None = None,
     on_tick: Callable[[Intake], None] = lambda intake: None,
+    seed: int | None = None,
 ) -> Watched:
     """Run the user's script as the user's own process, and record it.
 
@@ -148,10 +152,11 @@ def watch(
         max_steps: end it cleanly after so many optimizer steps.
         max_time: end it cleanly after so many seconds.
         on_tick: called a few times a second.
+        seed: offset on the script's seeds; None leaves them alone.
     """
     change = (intervention or Intervention()).to_json()
-    intake = Intake(_run_of(target, intervention=change), keeper)
-    orders: dict[str, Any] = {"intervention": change, "max_steps": max_steps, "max_time": max_time}
+    intake = Intake(_run_of(target, intervention=change, seed=seed), keeper)
+    orders: dict[str, Any] = {"intervention": change, "max_steps": max_steps, "max_time": max_time, "seed": seed}
     if workspace is not None:
         orders["audit"] = workspace.audit()
 
@@ -203,6 +208,7 @@ class Trial:
         seconds: how long it took.
         problem: why it says nothing of its intervention, in words that complete "in a trial …"; "" where it does.
         isolation: whether `problem` is that the script can't be kept from reaching outside its copy.
+        refused: whether `problem` is that the change can't be made in this script.
     """
 
     recording: Recording
@@ -211,6 +217,7 @@ class Trial:
     seconds: float = 0.0
     problem: str = ""
     isolation: bool = False
+    refused: bool = False
 
 
 @dataclass
@@ -233,7 +240,14 @@ class Runner:
     guarded: bool = True
     on_tick: Callable[[], None] = lambda: None
 
-    def run(self, intervention: Intervention, seed: int, max_steps: int | None, timeout: float) -> Trial:
+    def run(
+        self,
+        intervention: Intervention,
+        seed: int,
+        max_steps: int | None,
+        timeout: float,
+        score: Intervention | None = None,
+    ) -> Trial:
         """Run the script once more, out of the user's sight.
 
         It ends early where its losses have ceased to be finite.
@@ -243,21 +257,42 @@ class Runner:
             seed: the offset on its seeds.
             max_steps: end it after so many optimizer steps.
             timeout: seconds after which it is ended by force.
+            score: an intervention that changes the loss itself, whose loss is to be recorded in place of the script's.
 
         Raises:
             process.Interrupted: on Ctrl-C or a request to terminate.
         """
+        scored = {} if score is None else {"score": score.to_json()}
+        return self._run({"max_steps": max_steps, **scored}, intervention, seed, timeout)
+
+    def replay(self, order: Mapping[str, int], seed: int, timeout: float) -> Trial:
+        """Run the script as it is up to a step, and measure the curvature there.
+
+        The recording has an event "curvature" then, unless the step wasn't reached.
+
+        Args:
+            order: what to measure, as `gradwise.trials.replay.Replay` takes it.
+            seed: the offset on its seeds.
+            timeout: seconds after which it is ended by force.
+
+        Raises:
+            process.Interrupted: on Ctrl-C or a request to terminate.
+        """
+        return self._run({"curvature": dict(order)}, Intervention(), seed, timeout)
+
+    def _run(self, wanted: Mapping[str, Any], intervention: Intervention, seed: int, timeout: float) -> Trial:
         began = time.monotonic()
         change = intervention.to_json()
         run = _run_of(self.target, parent=self.parent, intervention=change, seed=seed)
         intake = Intake(run, self.keeper if self.parent else None)
         try:
             with self.workspace.scratch() as scratch:
-                orders = {"intervention": change, "seed": seed, "max_steps": max_steps}
+                orders = {"intervention": change, "seed": seed, **wanted}
                 if self.guarded:
                     orders["guard"] = scratch.guard()
                 target = process.moved(self.target, scratch.cwd, scratch.script or self.target.script, scratch.argv)
-                ended = _until_hopeless(target, orders, intake, scratch.environment, timeout, self.on_tick)
+                environment = {**scratch.environment, **(UNCOMPILED if "curvature" in wanted else {})}
+                ended = _until_hopeless(target, orders, intake, environment, timeout, self.on_tick)
                 violation = scratch.violation()
         except (OSError, process.NotStarted) as error:
             seconds = time.monotonic() - began
@@ -274,6 +309,7 @@ class Runner:
             time.monotonic() - began,
             f"the script {violation}" if violation else _problem(ended, recording, intake),
             bool(violation),
+            bool(recording.happened(REFUSED)) and not violation,
         )
 
 
@@ -304,6 +340,9 @@ def _until_hopeless(
 
 def _problem(ended: Ended, recording: Recording, intake: Intake) -> str:
     """Why a trial says nothing of its intervention."""
+    refused = recording.happened(REFUSED)
+    if refused:
+        return f"the change could not be made: {refused[0].data['reason']}"
     if ended.problem or intake.failed:
         return ended.problem or f"its recording could not be read ({intake.failed!r})"
     if ended.exit and recording.run.status != "stopped" and not recording.happened("non-finite"):

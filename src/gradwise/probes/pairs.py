@@ -1,0 +1,166 @@
+"""Whether inputs say anything about their labels: a small sample of both, gathered in examinations.
+
+Two simple predictors are tried on the sample, each without the row it predicts: nearest neighbours and a linear model.
+What they reach is a floor under what a network should: where they do far better than the network, it is the network
+(or its training) that fails; where neither does better than chance, the labels may not belong to these inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradwise.probes.examinations import Exam
+from gradwise.probes.inputs import find_batch
+from gradwise.probes.losses import LossCalls
+from gradwise.probes.recorder import Recorder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+# Rows and features kept. Distances between all rows take some milliseconds at this size.
+_ROWS, _PER_BATCH, _FEATURES = 768, 128, 128
+# Rows from which a first answer is recorded, in case the run is killed before its end.
+_EARLY = 256
+_LEAST = 60
+_NEIGHBOURS = 5
+# Classes beyond this leave too few rows each.
+_CLASSES = 64
+
+
+class Pairs:
+    """Gathers rows of the first input with their targets; tries at the end how well the one predicts the other."""
+
+    def __init__(self, torch: ModuleType, recorder: Recorder, losses: LossCalls) -> None:
+        self.torch, self.recorder, self.losses = torch, recorder, losses
+        self._inputs: list[NDArray[Any]] = []
+        self._targets: list[NDArray[Any]] = []
+        self._rows = 0
+        self._recorded = 0
+        self._whole = True
+        self._over = False
+
+    def before(self, exam: Exam) -> None:
+        """Take some rows of the batch."""
+        if self._over or self._rows >= _ROWS:
+            return
+        (batch, _), target = find_batch(exam.losses), self.losses.last()[1]
+        if batch is None or target is None or type(target) is not self.torch.Tensor or target.requires_grad:
+            return
+        n = int(batch.shape[0])
+        if not n or target.dim() not in (1, 2) or target.numel() != n or target.shape[0] != n:
+            return
+        rows = slice(None, None, math.ceil(n / _PER_BATCH))
+        with self.torch.no_grad():
+            x, y = _sample(batch, rows), target.detach()[rows].reshape(-1).double().cpu().numpy()
+        if self._inputs and x.shape[1] != self._inputs[0].shape[1]:
+            self._over = True  # sequences of all lengths: features don't correspond
+            return
+        self._whole = self._whole and not target.is_floating_point()
+        self._inputs.append(x)
+        self._targets.append(y)
+        self._rows += len(x)
+        if self._rows >= _EARLY and not self._recorded:
+            self._record()
+
+    def after(self, exam: Exam) -> None:
+        """Nothing more."""
+
+    def finish(self) -> None:
+        """Try the predictors on all there is."""
+        if not self._over and self._rows > max(self._recorded, _LEAST - 1):
+            self._record()
+
+    def _record(self) -> None:
+        self._recorded = self._rows
+        x, y = np.concatenate(self._inputs), np.concatenate(self._targets)
+        good = np.isfinite(x).all(axis=1) & np.isfinite(y)
+        data = assess(x[good], y[good], self._whole)
+        if data:
+            self.recorder.event("pairs", data=data)
+
+
+def _sample(batch: Tensor, rows: slice) -> NDArray[Any]:
+    """Some rows of a batch and evenly spaced features of them."""
+    flat = batch.detach()[rows].flatten(1) if batch.dim() > 1 else batch.detach()[rows].reshape(-1, 1)
+    flat = flat[:, :: math.ceil(flat.shape[1] / _FEATURES)]
+    # Copied: a view would keep the script's tensor alive.
+    return np.array(flat.float().cpu().numpy(), dtype=np.float32, copy=True)
+
+
+def assess(x: NDArray[Any], y: NDArray[Any], whole: bool = False) -> dict[str, Any]:
+    """How well rows `x` (n, features) predict `y` (n,); {} where there is too little to tell.
+
+    `whole` says that targets are class indices; numbers that are all 0 or 1 are classes as well.
+    """
+    # A row met twice (in two epochs) would be its own nearest neighbour.
+    x, first = np.unique(x, axis=0, return_index=True)
+    y, x = y[first], x.astype(np.float64)
+    if len(y) < _LEAST:
+        return {}
+    x = x[:, x.std(axis=0) > 1e-12 * np.abs(x).max(initial=1e-300)]
+    if not x.shape[1]:
+        return {}
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    near = _nearest(x)
+    data: dict[str, Any] = {"rows": len(y), "features": x.shape[1]}
+    kinds, labels = np.unique(y, return_inverse=True)
+    if whole or (len(kinds) == 2 and set(kinds.tolist()) <= {0.0, 1.0}):
+        if not 2 <= len(kinds) <= _CLASSES:
+            return {}
+        return data | {"classes": len(kinds)} | _on_classes(x, labels, len(kinds), near)
+    if not y.std() > 0:
+        return {}
+    return data | {"classes": 0} | _on_numbers(x, y, near)
+
+
+def _on_classes(x: NDArray[Any], labels: NDArray[Any], classes: int, near: NDArray[Any]) -> dict[str, Any]:
+    n = len(labels)
+    shares = np.bincount(labels, minlength=classes) / n
+    one_hot = np.eye(classes)[labels]
+    # Pairs of neighbours with the same label: of independent ones, as many as of any two rows.
+    expected = float((shares * (shares * n - 1) / (n - 1)).sum())
+    agreeing = float((labels[near] == labels[:, None]).mean())
+    # Half of the neighbours at worst are neighbours of each other: n k / 2 pairs are independent.
+    error = math.sqrt(max(expected * (1 - expected), 1e-12) * 2 / near.size)
+    votes = one_hot[near].mean(axis=1)
+    linear = _left_out(x, one_hot - shares) + shares
+    most = float(shares.max())
+    right = float((linear.argmax(axis=1) == labels).mean())
+    return {
+        "entropy": float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum()),
+        "chance": most,
+        "neighbours": float((votes.argmax(axis=1) == labels).mean()),
+        "neighbours_z": (agreeing - expected) / error,
+        "linear": right,
+        "linear_z": (right - most) / math.sqrt(max(most * (1 - most), 1e-12) / n),
+    }
+
+
+def _on_numbers(x: NDArray[Any], y: NDArray[Any], near: NDArray[Any]) -> dict[str, Any]:
+    y = (y - y.mean()) / y.std()
+    # The share of the variance that is left when a row is predicted from others.
+    around = float(np.mean((y - y[near].mean(axis=1)) ** 2))
+    linear = _left_out(x, y[:, None])[:, 0]
+    return {"neighbours_left": around, "linear_left": float(np.mean((y - linear) ** 2))}
+
+
+def _nearest(x: NDArray[Any]) -> NDArray[Any]:
+    squares = (x**2).sum(axis=1)
+    distance = squares[:, None] + squares - 2 * x @ x.T
+    np.fill_diagonal(distance, np.inf)
+    return np.argpartition(distance, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+
+
+def _left_out(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    """Ridge regression of `y` on `x`, each row predicted from the others."""
+    n, d = x.shape
+    inverse = np.linalg.inv(x.T @ x + 0.1 * n * np.eye(d))
+    fitted = x @ (inverse @ (x.T @ y))
+    leverage = np.einsum("ij,jk,ik->i", x, inverse, x, optimize=True)[:, None]
+    guess: NDArray[Any] = (fitted - leverage * y) / np.maximum(1 - leverage, 1e-9)
+    return guess
