@@ -50,6 +50,8 @@ def vanishing(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
         still = one_rate(case) and early < max(_HARDLY, 0.03 * late)
         factor = ratios[0] ** (1 / (len(chain) - 1))
         confidence = (0.9 if still else 0.6) if state.fails else (0.5 if still else 0.35)
+        if _unnormalizing(case):
+            confidence = min(confidence, 0.45)
         says = (
             f"On the way from {chain[-1].name} back to {chain[0].name} the gradient shrinks to {ratios[0]:.1g} of its "
             f"size, by a factor of {factor:.2g} with each of {len(chain)} layers"
@@ -83,6 +85,14 @@ def vanishing(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
     confidence = 0.65 if state.fails else 0.35
     initial = first.step == 0
     return _hypothesis("vanishing-gradients", confidence, says, facts, candidates, state, layer.name, initial=initial)
+
+
+def _unnormalizing(case: Case) -> bool:
+    """Whether the model trains in evaluation mode: its normalizations then don't, which may be all that is wrong."""
+    return any(
+        e.data.get("training") is False and any("Norm" in name for name in e.data.get("modules", ()))
+        for e in case.recording.happened("mode")
+    )
 
 
 def _ratio(look: Look) -> float | None:
