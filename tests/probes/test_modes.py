@@ -156,3 +156,41 @@ def test_another_model_evaluated() -> None:
         training(student, validate=validate, loss=False)
 
     assert found(script) == {}
+
+
+@pytest.mark.parametrize("after", ["an attack", "a head on top"])
+def test_a_trained_model_that_only_hands_gradients_on(after: str) -> None:
+    def script() -> None:
+        model = noisy()
+        training(model, lambda _: model.train(), lambda _: model.eval())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        head = nn.Linear(3, 3)
+        if after == "a head on top":
+            optimizer = torch.optim.SGD(head.parameters(), lr=0.01)
+        for step in range(90):
+            x, y = batch(seed=step)
+            x.requires_grad_()
+            loss = F.cross_entropy(head(model(x)), y)
+            loss.backward()
+            if after == "a head on top":
+                optimizer.step()
+                optimizer.zero_grad()
+
+    assert found(script) == {}
+
+
+def test_a_loss_without_gradient_at_every_step_is_a_suspicion() -> None:
+    """Hard examples are chosen among many, by their loss."""
+
+    def script() -> None:
+        model = noisy()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for step in range(60):
+            x, y = batch(64, seed=step)
+            with torch.no_grad():
+                hard = F.cross_entropy(model(x), y, reduction="none").topk(16).indices
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[hard]), y[hard]).backward()
+            optimizer.step()
+
+    assert all(h.confidence < REPORT for h in found(script).values())

@@ -266,6 +266,8 @@ def train_mode(case: Case) -> Iterator[Hypothesis]:
         if not all(x.data.get("training") for x in states) or int(last.data.get("passes", 0)) < 2:
             continue
         never = not last.data.get("evals")
+        # A loss at every step may be part of the training: hard examples chosen, something measured on the way.
+        often = len(case.recording.get(signals.VALIDATION, source)) > 0.5 * case.e.steps
         modules = [str(n) for n in last.data.get("modules", ())]
         says = (
             f"The losses evaluated without gradient are computed in training mode: {_listed(dict.fromkeys(modules))} "
@@ -274,7 +276,7 @@ def train_mode(case: Case) -> Iterator[Hypothesis]:
             + (". model.eval() is never called." if never else ". Call model.eval() before, model.train() after.")
         )
         yield Hypothesis(
-            "train-mode-in-eval", 0.9 if never else 0.75, "warning", says, last.step,
+            "train-mode-in-eval", 0.5 if often else 0.9 if never else 0.75, "warning", says, last.step,
             {"modules": modules, "eval_called_elsewhere": not never}, _fix("modes"), place=_place(last.data),
         )  # fmt: skip
 

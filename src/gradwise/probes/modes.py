@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
@@ -14,6 +14,7 @@ from gradwise.probes.names import Names
 from gradwise.probes.ownership import modules_of
 from gradwise.probes.patches import Patches
 from gradwise.probes.recorder import Recorder
+from gradwise.probes.registry import Registry
 from gradwise.recording.recording import Place
 
 _NAMED = 6
@@ -26,12 +27,13 @@ class Modes:
     Both are recorded once, and again whenever what they say changes.
     """
 
-    def __init__(self, torch: ModuleType, recorder: Recorder, names: Names, held: Callable[[], Sequence[Any]]) -> None:
-        self.torch, self.recorder, self.names, self.held = torch, recorder, names, held
+    def __init__(self, torch: ModuleType, recorder: Recorder, names: Names, registry: Registry) -> None:
+        self.torch, self.recorder, self.names, self.registry = torch, recorder, names, registry
         self._told: dict[Any, Any] = {}
         self._evals: dict[int, tuple[weakref.ref[Any], Place | None]] = {}
         self._passes: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
+        self._steps: dict[int, int] = {}
 
     def install(self, torch: ModuleType, patches: Patches) -> None:
         """Watch `Module.eval`, to know the line that called it."""
@@ -55,12 +57,16 @@ class Modes:
 
     def before(self, exam: Exam) -> None:
         """Look at the modes of the models that this loss depends on."""
+        if not exam.passed:
+            self._steps = {t.index: t.steps for t in self.registry.all}
         exam.notes["leaves"] = {id(leaf) for leaf in exam.graph.leaves()}
         exam.notes["modes"] = [(root, *modes_of(self.torch, root)) for root in self._roots()]
 
     def after(self, exam: Exam) -> None:
         """Tell of those that are trained."""
-        held = {id(p) for p in self.held()} & exam.notes["leaves"]
+        # A model that was trained before, and now only hands gradients on, is rightly in evaluation mode.
+        training_now = [t for t in self.registry.all if t.steps > self._steps.get(t.index, 0)]
+        held = {id(p) for t in training_now for p in t.parameters()} & exam.notes["leaves"]
         for root, training, sensitive in exam.notes["modes"]:
             trained = any(id(p) in held for m in modules_of(root) for p in m._parameters.values())
             if not trained or not sensitive:

@@ -69,7 +69,7 @@ class Watcher:
         self.backwards = 0
         self.examinations = Examinations(self.meter, self._counts, self._fail)
         self.wiring = Wiring(torch, recorder, self.registry, self.names)
-        self.modes = Modes(torch, recorder, self.names, lambda: [p for t in self.registry.all for p in t.parameters()])
+        self.modes = Modes(torch, recorder, self.names, self.registry)
         self.examinations.examiners += self._examiners()
         self._patches = Patches(torch)
         self._nonfinite = False
