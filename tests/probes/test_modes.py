@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from watching import batch
-from wired import found
+from watching import batch, watched
+from wired import found, hypotheses
 
 from gradwise.diagnosis.hypotheses import REPORT
 
@@ -67,6 +67,37 @@ def test_never_back_in_training_mode(layer: str) -> None:
     assert finding.place is not None
     assert "model.eval()" in finding.place.text
     assert finding.step > 0
+
+
+def test_never_back_in_training_mode_is_seen_between_examinations() -> None:
+    model = noisy()
+    with watched() as seen:
+
+        def validate(_: int) -> None:
+            seen.watcher.examinations.due = 10**9
+            model.eval()
+
+        training(model, validate=validate)
+    assert [h.id for h in hypotheses(seen)] == ["eval-mode-in-training"]
+
+
+def test_evaluation_in_the_midst_of_an_epoch_on_purpose_or_not_is_not_certain() -> None:
+    """The rest of the epoch is in evaluation mode, the next one begins in training mode again."""
+
+    def script() -> None:
+        model = noisy()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(12):
+            model.train()
+            for step in range(20):
+                x, y = batch(seed=step)
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                if step == 10:
+                    model.eval()
+
+    assert all(h.confidence < REPORT for h in found(script).values())
 
 
 def test_in_evaluation_mode_from_the_start_is_a_suspicion() -> None:

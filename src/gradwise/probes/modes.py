@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from time import perf_counter
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +16,13 @@ from gradwise.probes.ownership import modules_of
 from gradwise.probes.patches import Patches
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.registry import Registry
+from gradwise.probes.sampling import Meter
 from gradwise.recording.recording import Place
 
 _NAMED = 6
+# Steps after `eval()` at which its module should be back in training mode, if it goes on training.
+_BACK = 3
+_GROWTH = 1.25
 _SECOND = 2
 
 
@@ -27,13 +32,14 @@ class Modes:
     Both are recorded once, and again whenever what they say changes.
     """
 
-    def __init__(self, torch: ModuleType, recorder: Recorder, names: Names, registry: Registry) -> None:
-        self.torch, self.recorder, self.names, self.registry = torch, recorder, names, registry
+    def __init__(self, torch: ModuleType, recorder: Recorder, names: Names, registry: Registry, meter: Meter) -> None:
+        self.torch, self.recorder, self.names, self.registry, self.meter = torch, recorder, names, registry, meter
         self._told: dict[Any, Any] = {}
         self._evals: dict[int, tuple[weakref.ref[Any], Place | None]] = {}
         self._passes: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
         self._steps: dict[int, int] = {}
+        self._countdown = self._due = 0
 
     def install(self, torch: ModuleType, patches: Patches) -> None:
         """Watch `Module.eval`, to know the line that called it."""
@@ -52,6 +58,8 @@ class Modes:
     def _note_eval(self, module: Any) -> None:
         with suppress(Exception):
             self._evals[id(module)] = weakref.ref(module), places.here()
+            if not self._countdown and sum(t.steps for t in self.registry.all) >= self._due:
+                self._countdown = _BACK
 
     # while training
 
@@ -67,7 +75,26 @@ class Modes:
         # A model that was trained before, and now only hands gradients on, is rightly in evaluation mode.
         training_now = [t for t in self.registry.all if t.steps > self._steps.get(t.index, 0)]
         held = {id(p) for t in training_now for p in t.parameters()} & exam.notes["leaves"]
-        for root, training, sensitive in exam.notes["modes"]:
+        self._tell(exam.step, held, exam.notes["modes"])
+
+    def stepped(self, index: int, steps: int) -> None:
+        """A step was made: a few steps after `eval()` was called is the time to see whether it still holds."""
+        if not self._countdown:
+            return
+        self._countdown -= 1
+        if self._countdown:
+            return
+        began = perf_counter()
+        with suppress(Exception):
+            self._due = int(_GROWTH * sum(t.steps for t in self.registry.all)) + 1
+            tracked = next((t for t in self.registry.all if t.index == index), None)
+            held = {id(p) for p in tracked.parameters() if p.grad is not None} if tracked else set()
+            self._tell(steps, held, [(root, *modes_of(self.torch, root)) for root in self._roots()])
+        self.meter.spent += perf_counter() - began
+
+    def _tell(self, step: int, held: set[int], modes: Sequence[tuple[Any, bool, list[tuple[str, bool]]]]) -> None:
+        """Record the modes of the models that have parameters among those held, where they changed."""
+        for root, training, sensitive in modes:
             trained = any(id(p) in held for m in modules_of(root) for p in m._parameters.values())
             if not trained or not sensitive:
                 continue
@@ -87,7 +114,7 @@ class Modes:
                 "modules": [n for n, _ in sensitive[:_NAMED]],
                 "place": places.described(place),
             }
-            self.recorder.event("mode", exam.step, data=data)
+            self.recorder.event("mode", step, data=data)
 
     def finish(self) -> None:
         """Nothing is left to tell."""

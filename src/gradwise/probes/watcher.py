@@ -69,7 +69,7 @@ class Watcher:
         self.backwards = 0
         self.examinations = Examinations(self.meter, self._counts, self._fail)
         self.wiring = Wiring(torch, recorder, self.registry, self.names)
-        self.modes = Modes(torch, recorder, self.names, self.registry)
+        self.modes = Modes(torch, recorder, self.names, self.registry, self.meter)
         self.examinations.examiners += self._examiners()
         self._patches = Patches(torch)
         self._nonfinite = False
@@ -81,7 +81,7 @@ class Watcher:
     def _examiners(self) -> list[Examiner]:
         torch, recorder, fail = self.torch, self.recorder, self._fail
         over = HandOver(torch, recorder, self.examinations, self._courses, lambda: self.backwards, fail)
-        self.after_step.append(over.stepped)
+        self.after_step += [over.stepped, self.modes.stepped]
         self.validation.begins.append(self.modes.evaluated)
         return [over, self.wiring, self.modes, LossInputs(recorder, self.losses, self.examinations)]
 
