@@ -232,6 +232,26 @@ def _never_stepped(case: Case) -> Hypothesis | None:
     return Hypothesis("no-parameter-change", 0.9, "error", says, 0, evidence, place=case.e.optimizer.made)
 
 
+def idle_optimizers(case: Case) -> Iterator[Hypothesis]:
+    """Gradients arrive for an optimizer that never makes a step, while others do."""
+    recording = case.recording
+    for event in _run_events(case, "gradients-unused"):
+        info = next((o for o in recording.optimizers if o.index == event.source), None)
+        if info is None or len(recording.get(signals.TIME, event.source)) or case.e.steps - event.step < _LEAST_STEPS:
+            continue
+        if recording.run.status not in ("finished", "running"):
+            continue
+        says = (
+            f"The {info.kind} made here never makes a step in {case.e.steps} steps of another optimizer, although its "
+            "parameters get gradients: its step() is not called, or a condition before it never held."
+        )
+        # It may be meant for a phase that this run was too short for.
+        yield Hypothesis(
+            "no-parameter-change", 0.65, "warning", says, event.step, {"steps": 0, "optimizer": event.source},
+            parameter=info.parameters[0].name if info.parameters else None, place=info.made,
+        )  # fmt: skip
+
+
 def eval_mode(case: Case) -> Iterator[Hypothesis]:
     """Dropout and batch normalization are switched off while the model trains."""
     events = _run_events(case, "mode")
@@ -331,5 +351,5 @@ def _single(check: Any) -> Check:
 
 CHECKS: tuple[Check, ...] = (
     *(_single(check) for check in (missing_zero_grad, not_optimized, unreached, no_change)),
-    probabilities, shapes, eval_mode, train_mode,
+    probabilities, shapes, idle_optimizers, eval_mode, train_mode,
 )  # fmt: skip
