@@ -129,11 +129,12 @@ def test_an_optimizer_that_holds_what_nothing_uses_is_one_finding() -> None:
     assert "Decoder.0.weight" in finding.explanation
 
 
-def mode(step: int, training: bool, active: int, number: int = 0) -> Event:
+def mode(step: int, training: bool, active: int, number: int = 0, loaded: bool = True) -> Event:
     data = {
         "model": "Net",
         "number": number,
         "training": training,
+        "loaded": loaded,
         "active": active,
         "sensitive": 2,
         "modules": ["Dropout"],

@@ -100,9 +100,23 @@ def test_evaluation_in_the_midst_of_an_epoch_on_purpose_or_not_is_not_certain() 
     assert all(h.confidence < REPORT for h in found(script).values())
 
 
-def test_in_evaluation_mode_from_the_start_is_a_suspicion() -> None:
+@pytest.mark.parametrize(("layer", "least"), [("batch norm", 0.85), ("dropout", REPORT)])
+def test_a_new_model_in_evaluation_mode_from_the_start(layer: str, least: float) -> None:
     def script() -> None:
-        model = noisy()
+        model = noisy(LAYERS[layer])
+        model.eval()
+        training(model)
+
+    result = found(script)
+    assert list(result) == ["eval-mode-in-training"]
+    assert result["eval-mode-in-training"].confidence >= least
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_loaded_model_in_evaluation_mode_is_a_suspicion(layer: str) -> None:
+    def script() -> None:
+        model = noisy(LAYERS[layer])
+        model.load_state_dict(noisy(LAYERS[layer]).state_dict())
         model.eval()
         training(model)
 

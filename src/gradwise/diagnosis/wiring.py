@@ -264,6 +264,10 @@ def eval_mode(case: Case) -> Iterator[Hypothesis]:
         if case.e.steps - last.step < _LASTING:
             continue
         switched = len(states) == 2 and bool(states[0].data.get("training"))
+        unused = int(last.data.get("unused", 0))
+        # To go on training a loaded model without dropout and by its old statistics is a known practice. A new one has
+        # none worth keeping.
+        confidence = 0.92 if switched else 0.45 if last.data.get("loaded") else 0.9 if unused else 0.65
         model, modules = last.data.get("model"), [str(n) for n in last.data.get("modules", ())]
         since = f"since step {last.step} or shortly before; it had begun in training mode" if switched else "all along"
         says = (
@@ -271,9 +275,9 @@ def eval_mode(case: Case) -> Iterator[Hypothesis]:
             "training. Call model.train() before each epoch, after model.eval()."
         )
         yield Hypothesis(
-            "eval-mode-in-training", 0.92 if switched else 0.5, "warning", says, last.step,
-            {"model": model, "modules": modules, "training_before": switched}, _fix("modes"), module=str(model),
-            place=_place(last.data),
+            "eval-mode-in-training", confidence, "warning", says, last.step,
+            {"model": model, "modules": modules, "training_before": switched, "never_used": unused}, _fix("modes"),
+            module=str(model), place=_place(last.data),
         )  # fmt: skip
 
 

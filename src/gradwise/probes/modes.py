@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import perf_counter
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from gradwise.probes import places
 from gradwise.probes.examinations import Exam
 from gradwise.probes.names import Names
-from gradwise.probes.ownership import modules_of
+from gradwise.probes.ownership import Loaded, modules_of
 from gradwise.probes.patches import Patches
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.registry import Registry
@@ -32,10 +33,13 @@ class Modes:
     Both are recorded once, and again whenever what they say changes.
     """
 
-    def __init__(self, torch: ModuleType, recorder: Recorder, names: Names, registry: Registry, meter: Meter) -> None:
-        self.torch, self.recorder, self.names, self.registry, self.meter = torch, recorder, names, registry, meter
+    def __init__(
+        self, torch: ModuleType, recorder: Recorder, names: Names, registry: Registry, loaded: Loaded, meter: Meter
+    ) -> None:
+        self.torch, self.recorder, self.names = torch, recorder, names
+        self.registry, self.loaded, self.meter = registry, loaded, meter
         self._told: dict[Any, Any] = {}
-        self._evals: dict[int, tuple[weakref.ref[Any], Place | None]] = {}
+        self._evals: dict[int, tuple[weakref.ref[Any], tuple[CodeType, int] | None]] = {}
         self._passes: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
         self._steps: dict[int, int] = {}
@@ -57,7 +61,8 @@ class Modes:
 
     def _note_eval(self, module: Any) -> None:
         with suppress(Exception):
-            self._evals[id(module)] = weakref.ref(module), places.here()
+            frame = places.user_frame(sys._getframe(1))
+            self._evals[id(module)] = weakref.ref(module), frame and (frame.f_code, frame.f_lineno)
             if not self._countdown and sum(t.steps for t in self.registry.all) >= self._due:
                 self._countdown = _BACK
 
@@ -112,6 +117,8 @@ class Modes:
                 "active": active,
                 "sensitive": len(sensitive),
                 "modules": [n for n, _ in sensitive[:_NAMED]],
+                "unused": self._unused(root),
+                "loaded": self._loaded(root),
                 "place": places.described(place),
             }
             self.recorder.event("mode", step, data=data)
@@ -121,7 +128,19 @@ class Modes:
 
     def _evaluated_at(self, root: Any) -> Place | None:
         known = self._evals.get(id(root))
-        return known[1] if known is not None and known[0]() is root else None
+        if known is None or known[0]() is not root or known[1] is None:
+            return None
+        return places.place(*known[1])
+
+    def _unused(self, root: Any) -> int:
+        """How many batch normalizations have never seen a batch: they still hold the statistics they were made with."""
+        norm = self.torch.nn.modules.batchnorm._BatchNorm
+        counts = [m._buffers.get("num_batches_tracked") for m in modules_of(root) if issubclass(type(m), norm)]
+        return sum(count is not None and int(count) == 0 for count in counts)
+
+    def _loaded(self, root: Any) -> bool:
+        loaded = self.loaded.parameters()
+        return any(id(p) in loaded for m in modules_of(root) for p in m._parameters.values() if p is not None)
 
     def _roots(self) -> list[Any]:
         """The outermost modules known."""

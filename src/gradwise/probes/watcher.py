@@ -69,7 +69,7 @@ class Watcher:
         self.backwards = 0
         self.examinations = Examinations(self.meter, self._counts, self._fail)
         self.wiring = Wiring(torch, recorder, self.registry, self.names)
-        self.modes = Modes(torch, recorder, self.names, self.registry, self.meter)
+        self.modes = Modes(torch, recorder, self.names, self.registry, self.wiring.loaded, self.meter)
         self.examinations.examiners += self._examiners()
         self._patches = Patches(torch)
         self._nonfinite = False
