@@ -21,9 +21,13 @@ LEADS_TO: dict[str, tuple[str, ...]] = {
     # the wiring
     "missing-zero-grad": (*_RATES, "exploding-gradients", "non-finite-loss", *_ENDS),
     "no-parameter-change": ("lr-too-low", "underfitting", "stuck-at-saddle", "frozen-or-detached-graph"),
-    "frozen-or-detached-graph": ("no-parameter-change", "underfitting", "lr-too-low", "vanishing-gradients"),
+    "frozen-or-detached-graph": (
+        "no-parameter-change", "underfitting", "lr-too-low", "late-lr-too-high", "vanishing-gradients",
+    ),
     "parameters-not-optimized": ("underfitting", "lr-too-low", "late-lr-too-high"),
-    "probabilities-into-logit-loss": ("lr-too-low", "vanishing-gradients", "saturated-activations", "underfitting"),
+    "probabilities-into-logit-loss": (
+        "lr-too-low", "late-lr-too-high", "vanishing-gradients", "saturated-activations", "underfitting",
+    ),
     "loss-shape-broadcast": ("underfitting", "labels-mismatched", "late-lr-too-high", "noisy-small-batch"),
     "labels-mismatched": ("underfitting", "overfitting", "late-lr-too-high", "noisy-small-batch"),
     "eval-mode-in-training": ("overfitting", "lr-too-high", "exploding-gradients", "vanishing-gradients"),
