@@ -11,7 +11,7 @@ import numpy as np
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
 from gradwise.diagnosis.data import held_out_losses
-from gradwise.diagnosis.generalization import high
+from gradwise.diagnosis.generalization import high, reachable
 from gradwise.diagnosis.hypotheses import Hypothesis
 from gradwise.diagnosis.rates import LEARNED
 from gradwise.interventions import Intervention
@@ -90,7 +90,9 @@ def decays_too_much(case: Case) -> Hypothesis | None:
     if collapsed and (is_high or (is_high is None and nothing_learned)):
         confidence = 0.9 if nothing_learned or is_high else 0.7
     elif balanced and had_time and held > 0.2:
-        confidence = 0.7 if is_high and held > 0.4 else 0.5 if held > 0.4 else 0.4
+        known = reachable(case.recording)
+        worse = known is not None and c.end > max(2 * known[1], known[1] + 0.1 * known[0])
+        confidence = 0.7 if worse and held > 0.4 else 0.5 if held > 0.4 else 0.4
     else:
         return None
     says = (
