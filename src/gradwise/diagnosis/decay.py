@@ -221,8 +221,7 @@ def _spent(steps: Floats, rates: Floats) -> Spent | None:
     if good.sum() < 8:
         return None
     steps, rates = steps[good], rates[good]
-    # A lone first step (Adagrad's is its longest by far) is no measure of what follows.
-    peak = float(np.sort(rates)[-max(len(rates) // 50, 2)])
+    peak = float(rates.max())
     alive = np.flatnonzero(rates > 0.01 * peak)
     if not len(alive) or alive[-1] + 1 >= len(steps):
         return None
@@ -242,11 +241,12 @@ def _pace(recording: Recording, source: int) -> Series:
     """Length of a step over the gradient's: the rate that an adaptive rule comes to, over all tensors."""
     update, gradient = recording.get(signals.UPDATE, source), recording.get(signals.GRADIENT, source)
     n = min(len(update), len(gradient))
-    if not n or update.values.ndim != 2 or gradient.values.ndim != 2:
+    if n < 4 or update.values.ndim != 2 or gradient.values.ndim != 2:
         return Series(np.empty(0, np.int64), np.empty(0))
     with np.errstate(all="ignore"):
         ratio = np.sqrt((update.values[:n] ** 2).sum(axis=1) / (gradient.values[:n] ** 2).sum(axis=1))
-    return Series(update.steps[:n], ratio)
+    # The first steps (Adagrad's very first is its longest by far) are no measure of those that follow.
+    return Series(update.steps[3:n], ratio[3:])
 
 
 def on_biases(case: Case) -> Hypothesis | None:
