@@ -25,6 +25,7 @@ _VERDICTS = {
     "inconclusive": ("? inconclusive", "bold yellow"),
 }
 _SEVERITIES = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
+_DIFF = {"-": "red", "+": "green"}
 _STATUSES = {"verified": "green", "failed": "red", "suggested": "cyan"}
 _CHECKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 Part = str | tuple[str, str]
@@ -227,6 +228,9 @@ def _write_remedy(remedy: RemedyText, sheet: _Sheet, table: bool) -> None:
         sheet.lines.extend(Text(" " * 6) + line for line in _table(remedy.pairs, sheet))
     if remedy.advice:
         sheet.add((remedy.advice, "bold" if remedy.status == "verified" else ""), indent=4, most=3)
+    if table and remedy.diff and remedy.status == "verified":
+        for line in remedy.diff.splitlines()[2:]:
+            sheet.add((line, _DIFF.get(line[:1], "dim")), indent=6, most=1)
 
 
 def _table(pairs: Pairs, sheet: _Sheet) -> Iterator[Text]:
