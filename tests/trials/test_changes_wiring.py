@@ -136,6 +136,18 @@ def test_frozen_parameters_are_trained(late):
         assert train(model, optimizer or adam(model)) == expected
 
 
+def test_no_gradient_comes_through_numpy():
+    class Through(Net):
+        def forward(self, x):
+            h = torch.from_numpy(2 * torch.relu(self.one(x)).detach().numpy())
+            return self.out(torch.relu(self.two(h)))
+
+    with changed(fixes=["unfreeze"]) as run:
+        model = Through()
+        train(model, sgd(model), 1)
+    assert "numpy" in run.refused
+
+
 def test_nothing_to_unfreeze():
     with changed(fixes=["unfreeze"]) as run:
         model = net()
