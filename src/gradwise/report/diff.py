@@ -227,9 +227,9 @@ class _Source:
         indent, rest = first[: statement.col_offset], last[statement.end_col_offset :].split(b"#")[0]
         if indent.strip() or rest.strip() or not last.endswith(b"\n"):
             return False
-        end = b"\r\n" if last.endswith(b"\r\n") else b"\n"
+        newline = b"\r\n" if last.endswith(b"\r\n") else b"\n"
         at = statement.lineno - 1 if before else (statement.end_lineno or statement.lineno)
-        self._edits.append((at + 1, 0, at + 1, 0, (indent + text.encode() + end).decode()))
+        self._edits.append((at + 1, 0, at + 1, 0, (indent + text.encode() + newline).decode()))
         return True
 
     def edited(self) -> str:
@@ -238,8 +238,8 @@ class _Source:
         for line in self._lines:
             starts.append(starts[-1] + len(line))
         whole = b"".join(self._lines)
-        for line, column, last, end, text in sorted(self._edits, reverse=True):
-            whole = whole[: starts[line - 1] + column] + text.encode() + whole[starts[last - 1] + end :]
+        for begun, column, ended, end, text in sorted(self._edits, reverse=True):
+            whole = whole[: starts[begun - 1] + column] + text.encode() + whole[starts[ended - 1] + end :]
         return whole.decode()
 
 
