@@ -262,6 +262,21 @@ def test_shuffling_leaves_the_scripts_random_numbers_alone():
         assert run_it() == expected
 
 
+# errors
+
+
+def test_an_error_of_ours_stops_nothing(monkeypatch):
+    def broken(*args):
+        raise RuntimeError("a bug")
+
+    expected, model = net(), net()
+    losses = train(expected, sgd(expected))
+    with changed(momentum=0.5) as run:
+        monkeypatch.setattr(run.applier.changes[0], "before_step", broken)
+        assert train(model, sgd(model)) == losses
+    assert run.refused == "gradwise failed at it (RuntimeError('a bug'))"
+
+
 # the end
 
 

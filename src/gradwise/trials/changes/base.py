@@ -68,6 +68,14 @@ class Stage:
             self.watcher.recorder.event("not-applied", self.watcher.steps, data={"reason": reason})
             self.watcher.recorder.flush()
 
+    def attempt(self, act: Callable[..., Any], *args: Any) -> Any:
+        """Do something of ours: an error in it is no error of the script's, but means that the change isn't made."""
+        try:
+            return act(*args)
+        except Exception as error:
+            self.refuse(f"gradwise failed at it ({error!r})")
+            return None
+
     def generator(self, purpose: str, device: Any = "cpu") -> Any:
         """Random numbers for one purpose, the same in every run with this seed."""
         key = purpose, str(device)
