@@ -65,11 +65,10 @@ class Targets:
         knows nothing gets.
         """
         began = perf_counter()
-        if not self._left:
-            if not self._affordable(began, step):
-                self.wait = _RUN
-                return
-            self._left = _RUN
+        if not self._affordable(began, step):
+            self.wait, self._left = _RUN, 0
+            return
+        self._left = self._left or _RUN
         self._left -= 1
         try:
             self._see(name, given, target, step, plain)
