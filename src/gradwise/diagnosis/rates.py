@@ -23,6 +23,8 @@ SURE = 5.0
 LEARNED = 4.0
 # Runs below this many steps that still fall in a line are short rather than slow, unless they hardly moved.
 SHORT = 200
+# What is left of a loss that can't be negative, as a share of where it began.
+_ARRIVED = 0.05
 LOWER = tuple(Intervention(lr_scale=f) for f in (0.1, 0.3, 0.03, 0.01, 0.001))
 HIGHER = tuple(Intervention(lr_scale=f) for f in (10.0, 3.0, 30.0, 100.0, 1000.0))
 
@@ -86,6 +88,8 @@ def too_low(e: Evidence) -> Hypothesis | None:
     sloped = e.kept_late > 0.4 * e.kept_early and e.kept_late > 0 and e.cosine_early.above(0.0)
     if math.isnan(e.kept_late):  # no looks: the curve alone would have to tell a slow run from a hard task
         return None
+    if c.losses.min() >= 0 and c.end < _ARRIVED * c.start:
+        return None  # a loss that has come down to next to nothing has nothing to gain from a higher rate
     hardly_moved = e.travel < 0.02
     if c.learned < LEARNED:
         if not (hardly_moved and sloped and c.spike <= max(c.fall, 8 * float(np.median(c.noise)))):
