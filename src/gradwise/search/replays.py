@@ -1,4 +1,4 @@
-"""A replayed trial that tells what kind of point the script's training is at, paid for from the repair's budget."""
+"""Replayed trials, paid for from the repair's budget: what kind of point training is at, where a NaN came from."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ _NEWTON = 15  # products for how far the critical point is
 # With few batches a direction found with them looks lower by them than it is. More cost little beside the start.
 _BATCHES = (16, 8, 4)
 _SHARE = 0.1
+# A step in which every operation is looked at, in plain ones: two passes over each result, and as many calls as those
+# of the smallest operations take twenty times over.
+_TRACED = 50
+_BEFORE, _BEYOND = 2, 3
 
 
 @runtime_checkable
@@ -27,12 +31,21 @@ class Replayer(Protocol):
         ...
 
 
+@runtime_checkable
+class Tracer(Protocol):
+    """Where what is not finite is traced back (`gradwise.trials.runner.Runner`)."""
+
+    def trace(self, order: Mapping[str, int], seed: int, timeout: float) -> Trial:
+        """The script as it is, up to the loss that is not finite."""
+        ...
+
+
 @dataclass(frozen=True)
 class Replayed:
     """What came of it.
 
     Attributes:
-        data: what was measured: `kind`, `why`, `gradient_norm`, `gradient_noise`, `smallest`, `largest` (each with
+        data: what was found (of a trace: as `gradwise.trials.trace.Trace` tells it); of the curvature: `kind`, `why`, `gradient_norm`, `gradient_noise`, `smallest`, `largest` (each with
             `value`, `residual`, `noise`), `newton`, `fresh`, `direction`, `products`, `seconds`; `sharpness` for SGD.
             Empty where there is a problem.
         problem: why nothing was measured, in words; "" where it was.
@@ -84,7 +97,44 @@ def curvature_at(
     order = {"step": step, "source": source, "products": products, "batches": batches, "fresh": batches}
     trial = bench.replay(order, 0, min(attempts.left, 30 + 10 * expected))
     attempts.spent += trial.seconds
-    events = trial.recording.happened("curvature")
+    return _told(trial, "curvature", step)
+
+
+def origin_of(attempts: Attempts, step: int, source: int = 0) -> Replayed:
+    """Run the script again with the watched run's luck, and find where a loss that was not finite at `step` came from.
+
+    Where the watched run's luck can't be had again the loss fails at another step. Then as many are looked at as a
+    tenth of the time left allows.
+
+    Args:
+        attempts: whose budget pays, and whose bench makes it.
+        step: the optimizer's step at which the loss was first not finite.
+        source: the optimizer's index.
+
+    Raises:
+        OverError: there is no time left for it, or the bench makes no replays.
+    """
+    bench = attempts.bench
+    if not isinstance(bench, Tracer):
+        raise OverError("not traced: there is nowhere to replay the script")
+    costs, before, beyond = attempts.costs, _BEFORE, _BEYOND
+    if not attempts.plan.paired:
+        afforded = costs.affordable(costs.of(0) + _SHARE * attempts.left) // _TRACED
+        before, beyond = max(before, min(step, afforded)), max(beyond, afforded)
+    before = min(before, step)
+    looked = before + 1 if attempts.plan.paired else before + beyond
+    expected = costs.of(step + _TRACED * looked)
+    if expected > attempts.left:
+        raise OverError(f"the budget of {duration(attempts.plan.budget)} was spent")
+    attempts.plan.progress("the script as it is, for where the NaN began", 1, 1)
+    order = {"step": step, "source": source, "before": before, "beyond": beyond}
+    trial = bench.trace(order, 0, min(attempts.left, 30 + 10 * expected))
+    attempts.spent += trial.seconds
+    return _told(trial, "non-finite-origin", step)
+
+
+def _told(trial: Trial, kind: str, step: int) -> Replayed:
+    events = trial.recording.happened(kind)
     if not events:
         return Replayed({}, trial.problem or f"the run ended before step {step}", trial.seconds)
     problem = events[0].data.get("problem")
