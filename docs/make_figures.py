@@ -19,7 +19,7 @@ from gradwise.report.svg import loss_svg
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
 
-# What is drawn: an example with its arguments, or the script that a page shows.
+# What is drawn: an example with its arguments, a patient of the clinic, or the script that a page shows.
 RUNS: dict[str, tuple[str, ...]] = {
     "healthy": ("digits_mlp.py",),
     "lr-too-high": ("digits_mlp.py", "--lr", "5", "--schedule", "none"),
@@ -29,6 +29,31 @@ RUNS: dict[str, tuple[str, ...]] = {
     ),
     "late-divergence": ("digits_mlp.py", "--schedule", "exp", "--gamma", "1.15"),
     "non-finite-loss": ("findings/non-finite-loss.md",),
+    "lr-decayed-too-early": ("clinic/sick/lr-decayed-too-early/digits_conv.py",),
+    "exploding-gradients": ("clinic/sick/exploding-gradients/linear_dynamics.py",),
+    "vanishing-gradients": ("clinic/sick/vanishing-gradients/digits_mlp.py",),
+    "gradient-scale-disparity": ("clinic/sick/gradient-scale-disparity/movie_ratings.py",),
+    "dead-units": ("clinic/sick/dead-units/rare_event_detector.py",),
+    "saturated-activations": ("clinic/sick/saturated-activations/coordinate_network.py",),
+    "unnormalized-inputs": ("clinic/sick/unnormalized-inputs/wine_classifier.py",),
+    "unshuffled-data": ("clinic/sick/unshuffled-data/class_folders.py",),
+    "bad-initialization": ("clinic/sick/bad-initialization/digits_deep_mlp.py",),
+    "stuck-at-saddle": ("clinic/sick/stuck-at-saddle/circles_constant.py",),
+    "overfitting": ("clinic/sick/overfitting/diabetes_net.py",),
+    "underfitting": ("clinic/sick/underfitting/circles.py",),
+    "over-regularized": ("clinic/sick/over-regularized/digits_gelu_mlp.py",),
+    "missing-zero-grad": ("clinic/sick/missing-zero-grad/digits_mlp.py",),
+    "parameters-not-optimized": ("clinic/sick/parameters-not-optimized/digits_deep_list.py",),
+    "no-parameter-change": ("clinic/sick/no-parameter-change/cross_validation.py",),
+    "frozen-or-detached-graph": ("clinic/sick/frozen-or-detached-graph/graph_communities.py",),
+    "probabilities-into-logit-loss": ("clinic/sick/probabilities-into-logit-loss/digits_cnn.py",),
+    "loss-shape-broadcast": ("clinic/sick/loss-shape-broadcast/friedman_regression.py",),
+    "eps-dominated-updates": ("clinic/sick/eps-dominated-updates/wine_quality.py",),
+    "eval-mode-in-training": ("clinic/sick/eval-mode-in-training/deep_batchnorm.py",),
+    "train-mode-in-eval": ("clinic/sick/train-mode-in-eval/digits_dropout.py",),
+    "noisy-small-batch": ("clinic/sick/noisy-small-batch/noisy_measurements.py",),
+    "labels-mismatched": ("clinic/sick/labels-mismatched/csv_columns.py",),
+    "decay-on-bias-or-norm": ("clinic/sick/decay-on-bias-or-norm/count_rates.py",),
 }  # fmt: skip
 
 
@@ -43,7 +68,7 @@ def draw(name: str) -> str:
     """Run, diagnose and draw; the finding must be the one that the figure is named for."""
     script, *arguments = RUNS[name]
     with tempfile.TemporaryDirectory() as folder:
-        path = EXAMPLES / script
+        path = HERE.parent / script if script.startswith("clinic/") else EXAMPLES / script
         if script.endswith(".md"):
             path = Path(folder, "train.py")
             path.write_text(script_in(HERE / script), "utf-8")

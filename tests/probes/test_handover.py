@@ -262,3 +262,26 @@ def test_steps_that_are_never_made() -> None:
     finding = found(script)["no-parameter-change"]
     assert "never made a step" in finding.says
     assert finding.evidence["backward_passes"] == STEPS
+
+
+@pytest.mark.parametrize("from_step", [STEPS // 2, 10**6])
+def test_the_step_of_one_of_two_optimizers_is_forgotten(from_step: int) -> None:
+    def script() -> None:
+        model = mlp()
+        first = torch.optim.SGD(model[0].parameters(), lr=0.1)
+        second = torch.optim.SGD(model[2].parameters(), lr=0.1)
+        for step in range(STEPS):
+            x, y = batch(seed=step)
+            model.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            second.step()
+            if step >= from_step:
+                first.step()
+
+    result = found(script)
+    if from_step < STEPS:
+        assert result == {}
+    else:
+        finding = result["no-parameter-change"]
+        assert finding.place is not None
+        assert finding.place.text.startswith("first = ")

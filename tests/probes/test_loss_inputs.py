@@ -137,6 +137,22 @@ def test_shapes_that_are_meant(how: str) -> None:
     assert found(train(FITTING[how], outputs=1)) == {}
 
 
+def test_the_line_of_a_loss_written_out_by_hand() -> None:
+    def script() -> None:
+        model = nn.Linear(6, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for step in range(30):
+            x, _ = batch(seed=step)
+            loss = ((model(x) - target(x)) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    place = found(script)["loss-shape-broadcast"].place
+    assert place is not None
+    assert place.text == "loss = ((model(x) - target(x)) ** 2).mean()"
+
+
 def test_quantiles() -> None:
     def pinball(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         error = target(x)[:, None] - model(x)

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from watching import batch
-from wired import found
+from watching import batch, watched
+from wired import found, hypotheses
 
 from gradwise.diagnosis.hypotheses import REPORT
 
@@ -69,9 +69,54 @@ def test_never_back_in_training_mode(layer: str) -> None:
     assert finding.step > 0
 
 
-def test_in_evaluation_mode_from_the_start_is_a_suspicion() -> None:
+def test_never_back_in_training_mode_is_seen_between_examinations() -> None:
+    model = noisy()
+    with watched() as seen:
+
+        def validate(_: int) -> None:
+            seen.watcher.examinations.due = 10**9
+            model.eval()
+
+        training(model, validate=validate)
+    assert [h.id for h in hypotheses(seen)] == ["eval-mode-in-training"]
+
+
+def test_evaluation_in_the_midst_of_an_epoch_on_purpose_or_not_is_not_certain() -> None:
+    """The rest of the epoch is in evaluation mode, the next one begins in training mode again."""
+
     def script() -> None:
         model = noisy()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(12):
+            model.train()
+            for step in range(20):
+                x, y = batch(seed=step)
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                if step == 10:
+                    model.eval()
+
+    assert all(h.confidence < REPORT for h in found(script).values())
+
+
+@pytest.mark.parametrize(("layer", "least"), [("batch norm", 0.85), ("dropout", REPORT)])
+def test_a_new_model_in_evaluation_mode_from_the_start(layer: str, least: float) -> None:
+    def script() -> None:
+        model = noisy(LAYERS[layer])
+        model.eval()
+        training(model)
+
+    result = found(script)
+    assert list(result) == ["eval-mode-in-training"]
+    assert result["eval-mode-in-training"].confidence >= least
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_loaded_model_in_evaluation_mode_is_a_suspicion(layer: str) -> None:
+    def script() -> None:
+        model = noisy(LAYERS[layer])
+        model.load_state_dict(noisy(LAYERS[layer]).state_dict())
         model.eval()
         training(model)
 
@@ -156,3 +201,41 @@ def test_another_model_evaluated() -> None:
         training(student, validate=validate, loss=False)
 
     assert found(script) == {}
+
+
+@pytest.mark.parametrize("after", ["an attack", "a head on top"])
+def test_a_trained_model_that_only_hands_gradients_on(after: str) -> None:
+    def script() -> None:
+        model = noisy()
+        training(model, lambda _: model.train(), lambda _: model.eval())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        head = nn.Linear(3, 3)
+        if after == "a head on top":
+            optimizer = torch.optim.SGD(head.parameters(), lr=0.01)
+        for step in range(90):
+            x, y = batch(seed=step)
+            x.requires_grad_()
+            loss = F.cross_entropy(head(model(x)), y)
+            loss.backward()
+            if after == "a head on top":
+                optimizer.step()
+                optimizer.zero_grad()
+
+    assert found(script) == {}
+
+
+def test_a_loss_without_gradient_at_every_step_is_a_suspicion() -> None:
+    """Hard examples are chosen among many, by their loss."""
+
+    def script() -> None:
+        model = noisy()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for step in range(60):
+            x, y = batch(64, seed=step)
+            with torch.no_grad():
+                hard = F.cross_entropy(model(x), y, reduction="none").topk(16).indices
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[hard]), y[hard]).backward()
+            optimizer.step()
+
+    assert all(h.confidence < REPORT for h in found(script).values())

@@ -17,7 +17,7 @@ def hypotheses(seen: Watched) -> list[Hypothesis]:
     recording = seen.recording
     sources = recording.sources(signals.TIME) or [o.index for o in recording.optimizers[:1]]
     evidence = [evidence_of(recording, s) for s in sources]
-    main = max(evidence, key=lambda e: e.steps)
+    main = max(evidence, key=lambda e: e.steps, default=None)
     cases = [Case(recording, e, main=e is main) for e in evidence]
     found = [h for case in cases for check in wiring.CHECKS for h in check(case) if h is not None]
     return [h for h in found if h.confidence >= SUSPECT]

@@ -124,6 +124,8 @@ def lr_too_high():
             (2.312, None, 2.307),
             (0.2134, 0.1921, 0.2208),
             (False, False, False),
+            "--- train.py\n+++ train.py\n@@ -14 +14 @@\n-    opt = SGD(model.parameters(), lr=5.0)\n"
+            "+    opt = SGD(model.parameters(), lr=0.15)\n",
         ),
         Remedy(
             Intervention(lr_scale=0.3),

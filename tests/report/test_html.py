@@ -120,6 +120,7 @@ def test_it_says_what_the_terminal_says(parsed):
             assert finding.id in text
             assert finding.explanation in text
             assert all(r.advice in text for r in finding.remedies if r.status != "failed")
+            assert all(line in text for r in finding.remedies for line in r.diff.splitlines())
         assert all(note in text for note in found.notes)
         assert all(c.found in text for c in found.checklist)
 

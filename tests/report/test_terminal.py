@@ -205,3 +205,9 @@ def test_the_loss_of_the_finding_s_optimizer_is_drawn():
     text = "\n".join(page((diagnosis(run, "sick", (finding,), checklist=CHECKLIST), run)))
     assert re.search(r"50\d ┤", text)
     assert "optimizer 1" in text
+
+
+def test_a_verified_remedy_shows_its_lines():
+    lines = [line.strip() for line in page(lr_too_high())]
+    at = lines.index("-    opt = SGD(model.parameters(), lr=5.0)")
+    assert lines[at - 1 : at + 2] == ["@@ -14 +14 @@", lines[at], "+    opt = SGD(model.parameters(), lr=0.15)"]

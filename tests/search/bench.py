@@ -29,6 +29,7 @@ class FakeBench:
         problems: what goes wrong in the trials with that change ("" the untouched ones).
         crashes: whether it raises an error as soon as the loss is large.
         interrupt: the trial (by number) in which the user presses Ctrl-C.
+        flattery: how much too low the script's own loss is; with the fix `logits` it trains at a tenth of its rate.
     """
 
     lr: float = 2.5
@@ -38,6 +39,8 @@ class FakeBench:
     seeded: bool = True
     problems: dict[str, str] = field(default_factory=dict)
     violation: bool = False
+    refuses: bool = False
+    flattery: float = 0.0
     crashes: bool = False
     interrupt: int = 0
     startup: float = 2.0
@@ -68,7 +71,12 @@ class FakeBench:
         self.made.append((name, seed, max_steps))
         if self.interrupt == len(self.made):
             raise Interrupted("SIGINT")
+        flattery, self.flattery = self.flattery, 0.0 if score is not None else self.flattery
         recording = self.record(intervention, seed, max_steps)
+        self.flattery = flattery
+        if score is not None:
+            facts = {"score": score.to_json()}
+            recording = replace(recording, run=replace(recording.run, facts=facts))
         taken = len(recording.series[LOSS.name, 0])
         seconds = self.slowness * (self.startup + taken * self.step)
         if seconds > timeout:
@@ -84,17 +92,20 @@ class FakeBench:
             seconds,
             problem,
             bool(problem) and self.violation,
+            bool(problem) and self.refuses,
         )
 
     def record(self, intervention: Intervention, seed: int, max_steps: int | None) -> Recording:
         luck = np.random.default_rng(seed)
         noise = self.noise * luck.standard_normal(self.steps)
         theta = 1.0 + 0.1 * luck.standard_normal(2)
+        mended = "logits" in intervention.fixes
+        rate, flattery = (self.lr / 10, 0.0) if mended else (self.lr, self.flattery)
         losses, status = [], "finished"
         with np.errstate(all="ignore"):
             for step in range(self.steps):
-                losses.append(float((theta**2).sum()) + noise[step])
-                theta -= self.lr * intervention.lr_factor(step) * CURVATURES * theta
+                losses.append(float((theta**2).sum()) + noise[step] - flattery)
+                theta -= rate * intervention.lr_factor(step) * CURVATURES * theta
                 if self.crashes and not abs(losses[-1]) < 50:
                     status = "failed"
                     break

@@ -160,6 +160,36 @@ def test_a_remedy_with_which_the_script_fails_is_only_suggested():
     assert found["lr ×0.1"].status == "verified"
 
 
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_change_that_this_script_has_no_place_for_is_only_suggested(crashes):
+    reason = "the change could not be made: the script has no modules"
+    bench = FakeBench(lr=5.0, problems={"standardize": reason}, refuses=True, crashes=crashes)
+    found = by_name(treat(bench, diagnosis(finding(Intervention(fixes=("standardize",)), *LOWER))))
+    assert (found["standardize"].status, found["standardize"].reason) == ("suggested", f"in a trial {reason}")
+    assert found["lr ×0.3"].status == "verified"
+    assert [name for name, *_ in bench.made].count("standardize") == 1
+
+
+def test_where_the_loss_itself_changes_both_are_judged_by_the_changed_one():
+    bench = FakeBench(lr=2.5, flattery=10.0)
+    mend = Intervention(fixes=("logits",))
+    repaired = treat(bench, diagnosis(finding(mend, Intervention(lr_scale=1e-4))))
+    remedy = by_name(repaired)["logits"]
+    assert remedy.status == "verified"
+    assert all(o < (b or 99) for b, o in zip(remedy.baseline, remedy.outcome, strict=True))
+    scores = {(name, score is None) for name, score in bench.scores}
+    assert ("", False) in scores  # untouched, its loss recorded as with the fix
+    assert all(plain for name, plain in scores if name)
+    assert all(score == mend for name, score in bench.scores if score is not None)
+    assert not any(r.run.facts.get("score") for r in repaired.trials)
+
+
+def test_other_remedies_are_judged_by_the_scripts_own_loss():
+    bench = FakeBench(lr=2.5, flattery=10.0)
+    treat(bench)
+    assert not any(score for _, score in bench.scores)
+
+
 def test_a_run_that_broke_off_is_cured_at_the_length_it_then_has():
     bench = FakeBench(lr=3.5, crashes=True)
     assert bench.watched().run.status == "failed"

@@ -1,4 +1,4 @@
-"""What loss functions are given, mended from outside; and the record of the mended loss where training keeps its own."""
+"""What loss functions are given, mended; and the record of the mended loss where training keeps its own."""
 
 from __future__ import annotations
 

@@ -136,6 +136,18 @@ def test_frozen_parameters_are_trained(late):
         assert train(model, optimizer or adam(model)) == expected
 
 
+def test_no_gradient_comes_through_numpy():
+    class Through(Net):
+        def forward(self, x):
+            h = torch.from_numpy(2 * torch.relu(self.one(x)).detach().numpy())
+            return self.out(torch.relu(self.two(h)))
+
+    with changed(fixes=["unfreeze"]) as run:
+        model = Through()
+        train(model, sgd(model), 1)
+    assert "numpy" in run.refused
+
+
 def test_nothing_to_unfreeze():
     with changed(fixes=["unfreeze"]) as run:
         model = net()
@@ -155,7 +167,7 @@ def epochs(model, optimizer, training: bool, evaluating: bool, grads: bool = Fal
     torch.manual_seed(9)
     losses = []
     model.eval()
-    for epoch in range(2):
+    for _ in range(2):
         if training:
             model.train()
         losses += train(model, optimizer, 2)
@@ -250,6 +262,21 @@ def test_shuffling_leaves_the_scripts_random_numbers_alone():
         assert run_it() == expected
 
 
+# errors
+
+
+def test_an_error_of_ours_stops_nothing(monkeypatch):
+    def broken(*args):
+        raise RuntimeError("a bug")
+
+    expected, model = net(), net()
+    losses = train(expected, sgd(expected))
+    with changed(momentum=0.5) as run:
+        monkeypatch.setattr(run.applier.changes[0], "before_step", broken)
+        assert train(model, sgd(model)) == losses
+    assert run.refused == "gradwise failed at it (RuntimeError('a bug'))"
+
+
 # the end
 
 
@@ -258,11 +285,14 @@ def test_the_run_ends_after_so_many_steps_with_what_follows_the_last():
     with changed(stop=4) as run:
         model = net()
         optimizer = sgd(model)
-        with pytest.raises(RunComplete) as end:
-            for _ in range(4):
-                done += train(model, optimizer, 2)
+
+        def epochs() -> None:
+            while len(done) < 20:
+                done.extend(train(model, optimizer, 2))
                 evaluate(model, False)
-        assert end.value.code == 0
+
+        with pytest.raises(RunComplete, match="0"):
+            epochs()
         assert len(done) == 4
     assert len(run.validation) == 2
     assert len(run.recording.get(TIME)) == 4

@@ -175,6 +175,49 @@ def test_a_script_without_steps_says_nothing(tmp_path):
     assert (trial.output, trial.complete, trial.problem) == ("hello\n", True, "the script took no step")
 
 
+def test_a_change_for_which_there_is_no_place_ends_the_trial(place):
+    target = Target("train.py", ("0.05",), cwd=str(place))
+    with Workspace.before(target.cwd, target.script, target.argv) as workspace:
+        workspace.after()
+        trial = Runner(target, workspace).run(Intervention(activation="gelu"), 0, 50, 100)
+    assert trial.refused
+    assert trial.problem.startswith(
+        "the change could not be made: none of the script's modules has a hidden activation"
+    )
+    assert len(trial.recording.get(LOSS)) == 1
+
+
+SQUASHED = TRAIN.replace("mse_loss(model(x), y)", "cross_entropy(model(x).softmax(1), y.gt(0).long()[:, 0])").replace(
+    "Linear(4, 1)", "Linear(4, 2)"
+)
+
+
+def test_a_partner_records_the_loss_it_is_judged_by(tmp_path):
+    (tmp_path / "train.py").write_text(SQUASHED)
+    target = Target("train.py", ("0.5",), cwd=str(tmp_path))
+    mend = Intervention(fixes=("logits",))
+    with Workspace.before(target.cwd, target.script, target.argv) as workspace:
+        workspace.after()
+        trials = Runner(target, workspace)
+        own, mended, cured = (trials.run(*each) for each in (
+            (Intervention(), 1, 40, 100), (Intervention(), 1, 40, 100, mend), (mend, 1, 40, 100),
+        ))  # fmt: skip
+    losses = [t.recording.get(LOSS).values for t in (own, mended, cured)]
+    assert not any(t.problem for t in (own, mended, cured))
+    assert losses[1][0] == pytest.approx(losses[2][0])  # one loss of the same weights
+    assert losses[1][0] != pytest.approx(losses[0][0], rel=1e-3)
+    assert losses[2][-1] < losses[1][-1]
+
+
+def test_a_run_that_is_stopped_early_is_a_whole_one(place):
+    target = Target("train.py", ("0.05",), cwd=str(place))
+    with Workspace.before(target.cwd, target.script, target.argv) as workspace:
+        workspace.after()
+        trial = Runner(target, workspace).run(Intervention(stop=30), 0, None, 100)
+    assert (trial.problem, trial.complete, trial.recording.run.status) == ("", True, "finished")
+    assert len(trial.recording.get(LOSS)) == 30
+
+
 def test_why_a_script_failed_is_said(tmp_path):
     trial = quick(tmp_path, "raise FileNotFoundError('data.csv')")
     assert trial.problem == "the script failed: FileNotFoundError: data.csv"

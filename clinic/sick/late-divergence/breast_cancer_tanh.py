@@ -22,7 +22,7 @@ criterion = nn.BCEWithLogitsLoss()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-3)
 scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=1.1)
 
-for epoch in range(90):
+for epoch in range(69):
     perm = torch.randperm(len(X_train))
     losses = []
     for idx in perm.split(32):

@@ -19,7 +19,7 @@ net = torch.nn.Sequential(
     torch.nn.GELU(),
     torch.nn.Linear(64, 1),
 )
-opt = torch.optim.SGD(net.parameters(), lr=0.03, momentum=0.9)
+opt = torch.optim.SGD(net.parameters(), lr=0.015, momentum=0.9)
 epochs = 10
 batch = 4
 

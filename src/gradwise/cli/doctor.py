@@ -200,8 +200,10 @@ class _Visit:
         trials: Sequence[Recording] = ()
         if workspace is not None and _curable(diagnosis):
             diagnosis, trials = self._repair(diagnosis, watched, workspace)
+        from gradwise.report.diff import with_diffs
+
         self.notes += _hindrances(watched, self.keeper)
-        diagnosis = replace(diagnosis, notes=(*diagnosis.notes, *self.notes))
+        diagnosis = replace(with_diffs(diagnosis, recording), notes=(*diagnosis.notes, *self.notes))
         self._report(diagnosis, recording, trials)
         matched = any(f.severity in _SEVERITIES.get(options.fail_on or "", ()) for f in diagnosis.findings)
         return 1 if matched and not watched.ended.exit else watched.ended.exit

@@ -53,7 +53,11 @@ def _diagnosis(store: Store, recording: Recording) -> Diagnosis:
 
 def _trials(store: Store, recording: Recording) -> list[Recording]:
     """The recordings of its trials."""
-    trials = [store.load(trial.id, max_points=5000) for trial in store.runs(parent=recording.run.id)]
+    trials = [
+        store.load(trial.id, max_points=5000)
+        for trial in store.runs(parent=recording.run.id)
+        if not trial.facts.get("score")
+    ]
     if not any(t.run.seed == 0 and not t.run.intervention for t in trials):
         trials.append(recording)  # it was a baseline itself
     return trials

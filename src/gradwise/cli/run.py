@@ -78,6 +78,8 @@ def run(
             refuse(f"{error}, so nothing can be applied, and the script was not run")
     if watched.problem:
         say(f"the script was not watched to its end, and perhaps ran without the fix: {watched.problem}")
+    for refused in watched.recording.happened("not-applied"):
+        say(f"the script ran without the fix: {refused.data['reason']}")
     if keeper.problem:
         say(f"the recording was not kept: {keeper.problem}")
     leave(watched.ended.exit)

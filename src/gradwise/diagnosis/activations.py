@@ -15,8 +15,8 @@ from gradwise.interventions import Intervention
 
 # Half of a layer gone for good is more than the sparsity that training leaves by itself.
 _DEAD, _ALL = 0.5, 0.99
-# Rows within which a living unit would have fired, if only on one in a hundred.
-_ROWS = 64
+# Rows within which a living unit would have fired, if only on one in a hundred; of a whole layer one would, in a few.
+_ROWS, _FEW = 64, 16
 # Outputs with less than a twentieth of the slope: with half of a layer there, its gradient is about halved for good,
 # and with nine tenths next to nothing gets through.
 _FLAT, _ALL_FLAT = 0.5, 0.9
@@ -27,7 +27,7 @@ def dead(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
     if not looks or not state.poor:
         return None
     found = [(u, look) for look in looks[-1:] for u in look.units if u.hidden and not u.gate and u.units > 1]
-    found = [(u, look) for u, look in found if _gone(u, look) >= _DEAD and u.seen >= _ROWS]
+    found = [(u, look) for u, look in found if _gone(u, look) >= _DEAD and u.seen >= _enough(u)]
     if not found:
         return None
     worst, look = max(found, key=lambda pair: _gone(*pair))
@@ -55,7 +55,7 @@ def dead(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
     }  # fmt: skip
     return Hypothesis(
         "dead-units", confidence, "warning", says, _since(looks, worst), _known(facts), candidates,
-        parameter=worst.layer,
+        parameter=worst.layer, initial=not grew,
     )  # fmt: skip
 
 
@@ -67,6 +67,10 @@ def _gone(units: Units, look: Look) -> float:
     if units.silent >= _ALL:
         return units.silent
     return units.dead if look.number >= 2 else units.never
+
+
+def _enough(units: Units) -> int:
+    return _FEW if units.silent >= _ALL else _ROWS
 
 
 def _since(looks: list[Look], worst: Units) -> int:
@@ -110,7 +114,7 @@ def saturated(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
     }  # fmt: skip
     return Hypothesis(
         "saturated-activations", confidence, "warning", says, 0 if early else last.step, _known(facts), candidates,
-        parameter=layer,
+        parameter=layer, initial=early,
     )  # fmt: skip
 
 

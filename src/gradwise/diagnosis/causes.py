@@ -21,12 +21,16 @@ LEADS_TO: dict[str, tuple[str, ...]] = {
     # the wiring
     "missing-zero-grad": (*_RATES, "exploding-gradients", "non-finite-loss", *_ENDS),
     "no-parameter-change": ("lr-too-low", "underfitting", "stuck-at-saddle", "frozen-or-detached-graph"),
-    "frozen-or-detached-graph": ("no-parameter-change", "underfitting", "lr-too-low", "vanishing-gradients"),
+    "frozen-or-detached-graph": (
+        "no-parameter-change", "underfitting", "lr-too-low", "late-lr-too-high", "vanishing-gradients",
+    ),
     "parameters-not-optimized": ("underfitting", "lr-too-low", "late-lr-too-high"),
-    "probabilities-into-logit-loss": ("lr-too-low", "vanishing-gradients", "saturated-activations", "underfitting"),
+    "probabilities-into-logit-loss": (
+        "lr-too-low", "late-lr-too-high", "vanishing-gradients", "saturated-activations", "underfitting",
+    ),
     "loss-shape-broadcast": ("underfitting", "labels-mismatched", "late-lr-too-high", "noisy-small-batch"),
     "labels-mismatched": ("underfitting", "overfitting", "late-lr-too-high", "noisy-small-batch"),
-    "eval-mode-in-training": ("overfitting", "lr-too-high", "exploding-gradients"),
+    "eval-mode-in-training": ("overfitting", "lr-too-high", "exploding-gradients", "vanishing-gradients"),
     "train-mode-in-eval": ("overfitting", "underfitting"),
     "unshuffled-data": ("late-lr-too-high", "late-divergence", "overfitting", "underfitting", "noisy-small-batch"),
     "eps-dominated-updates": ("lr-too-low", "underfitting"),
@@ -43,7 +47,10 @@ LEADS_TO: dict[str, tuple[str, ...]] = {
     "dead-units": (
         "vanishing-gradients", "underfitting", "lr-too-low", "frozen-or-detached-graph", "no-parameter-change",
     ),
-    "vanishing-gradients": ("lr-too-low", "underfitting", "gradient-scale-disparity", "stuck-at-saddle"),
+    # where only the last layers learn, they bounce at rates that the whole would bear
+    "vanishing-gradients": (
+        "lr-too-low", "lr-too-high", "late-lr-too-high", "underfitting", "gradient-scale-disparity", "stuck-at-saddle",
+    ),
     "exploding-gradients": ("lr-too-high", "late-divergence", "non-finite-loss", "dead-units"),
     "gradient-scale-disparity": ("lr-too-high", "lr-too-low", "late-lr-too-high", "underfitting"),
     "stuck-at-saddle": ("underfitting", "lr-too-low", "vanishing-gradients"),
@@ -60,6 +67,10 @@ LEADS_TO: dict[str, tuple[str, ...]] = {
     "over-regularized": ("underfitting", "vanishing-gradients"),
     # numbers that ended
     "non-finite-loss": ("late-divergence", "late-lr-too-high", "underfitting", "no-parameter-change"),
+    # what nothing here follows from
+    "overfitting": (),
+    "underfitting": (),
+    "decay-on-bias-or-norm": (),
 }  # fmt: skip
 
 
@@ -95,12 +106,19 @@ def weigh(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
 
 
 def _explains(cause: Hypothesis, effect: Hypothesis) -> bool:
-    if effect.id not in symptoms(cause.id):
+    if not _leads(cause, effect):
         return False
-    mutual = cause.id in symptoms(effect.id)
+    mutual = _leads(effect, cause)
     if mutual and _rank(cause) == _rank(effect):
         return cause.id < effect.id
     return _rank(cause) >= _rank(effect) if mutual else cause.confidence >= min(effect.confidence, REPORT)
+
+
+def _leads(cause: Hypothesis, effect: Hypothesis) -> bool:
+    # No length of steps explains what was so before the first one.
+    if effect.initial and cause.id in _RATES:
+        return False
+    return effect.id in symptoms(cause.id)
 
 
 def _rank(h: Hypothesis) -> float:

@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 
+from gradwise.diagnosis.case import Case
+from gradwise.diagnosis.depth import looks_of
 from gradwise.diagnosis.evidence import Evidence
 from gradwise.diagnosis.findings import CheckItem, Finding
+from gradwise.diagnosis.scale import WRONG, first_loss_of, inputs_of, signal_of
 from gradwise.recording import signals
 from gradwise.recording.recording import Recording
 
@@ -42,6 +45,14 @@ def _input(recording: Recording) -> CheckItem:
     text = f"first batch: mean {mean:.3g}, standard deviation {spread:.3g}"
     if ratio > 1:
         text += f", features' standard deviations differ up to {ratio:.3g}-fold"
+    operation = str(data.get("operation", ""))
+    if operation.endswith("Norm"):
+        return CheckItem("input normalization", f"{text}; normalized by the model's first layer", True)
+    inputs = inputs_of(recording)
+    if inputs is not None and math.isfinite(inputs.usual):
+        if inputs.reasons:
+            text += f"; {' and '.join(inputs.reasons)}"
+        return CheckItem("input normalization", text, not inputs.reasons)
     sound = 0.03 < spread < 30 and abs(mean) < 10 * max(spread, 1e-12) and ratio < 1000
     return CheckItem("input normalization", text, sound)
 
@@ -54,6 +65,25 @@ def _rate(e: Evidence, findings: tuple[Finding, ...]) -> CheckItem:
 
 
 def _initialization(recording: Recording, e: Evidence) -> CheckItem:
+    """By what the weights do to the signal and to the first loss, where that was seen; else by their size."""
+    looks = looks_of(Case(recording, e))
+    if not looks or looks[0].step:
+        return _by_size(recording, e)
+    first = looks[0]
+    gains = sorted((layer.gain, layer.name) for layer in first.layers if layer.gain >= 0)
+    if not gains:
+        return _by_size(recording, e)
+    (low, least), (high, most) = gains[0], gains[-1]
+    text = f"rms × √fan_in lies between {low:.2g} ({least}) and {high:.2g} ({most})"
+    signal, (wrong, _) = signal_of(first), first_loss_of(first)
+    if signal is not None:
+        text += f"; each layer changes the signal {signal[0]:.2g}-fold"
+    if "classes" in first.loss:
+        text += f"; the first loss is {first.loss['value']:.3g}, a uniform guess makes {first.loss['guess']:.3g}"
+    return CheckItem("weight initialization", text, signal is None and not wrong >= WRONG)
+
+
+def _by_size(recording: Recording, e: Evidence) -> CheckItem:
     norms = recording.get(signals.PARAMETER, e.source)
     shapes = {p.name: p.shape for p in e.optimizer.parameters}
     worst, factor = "", 1.0

@@ -11,7 +11,7 @@ import numpy as np
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
 from gradwise.diagnosis.data import held_out_losses
-from gradwise.diagnosis.generalization import high
+from gradwise.diagnosis.generalization import high, reachable
 from gradwise.diagnosis.hypotheses import Hypothesis
 from gradwise.diagnosis.rates import LEARNED
 from gradwise.interventions import Intervention
@@ -90,7 +90,9 @@ def decays_too_much(case: Case) -> Hypothesis | None:
     if collapsed and (is_high or (is_high is None and nothing_learned)):
         confidence = 0.9 if nothing_learned or is_high else 0.7
     elif balanced and had_time and held > 0.2:
-        confidence = 0.7 if is_high and held > 0.4 else 0.5 if held > 0.4 else 0.4
+        known = reachable(case.recording)
+        worse = known is not None and c.end > max(2 * known[1], known[1] + 0.1 * known[0])
+        confidence = 0.7 if worse and held > 0.4 else 0.5 if held > 0.4 else 0.4
     else:
         return None
     says = (
@@ -219,8 +221,7 @@ def _spent(steps: Floats, rates: Floats) -> Spent | None:
     if good.sum() < 8:
         return None
     steps, rates = steps[good], rates[good]
-    # A lone first step (Adagrad's is its longest by far) is no measure of what follows.
-    peak = float(np.sort(rates)[-max(len(rates) // 50, 2)])
+    peak = float(rates.max())
     alive = np.flatnonzero(rates > 0.01 * peak)
     if not len(alive) or alive[-1] + 1 >= len(steps):
         return None
@@ -240,11 +241,12 @@ def _pace(recording: Recording, source: int) -> Series:
     """Length of a step over the gradient's: the rate that an adaptive rule comes to, over all tensors."""
     update, gradient = recording.get(signals.UPDATE, source), recording.get(signals.GRADIENT, source)
     n = min(len(update), len(gradient))
-    if not n or update.values.ndim != 2 or gradient.values.ndim != 2:
+    if n < 4 or update.values.ndim != 2 or gradient.values.ndim != 2:
         return Series(np.empty(0, np.int64), np.empty(0))
     with np.errstate(all="ignore"):
         ratio = np.sqrt((update.values[:n] ** 2).sum(axis=1) / (gradient.values[:n] ** 2).sum(axis=1))
-    return Series(update.steps[:n], ratio)
+    # The first steps (Adagrad's very first is its longest by far) are no measure of those that follow.
+    return Series(update.steps[3:n], ratio[3:])
 
 
 def on_biases(case: Case) -> Hypothesis | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gradwise.diagnosis.case import Case
 from gradwise.diagnosis.rates import LEARNED
+from gradwise.recording import signals
 from gradwise.recording.recording import Event
 
 _NONE = float("nan")
@@ -199,8 +200,12 @@ class Plight:
 def plight(case: Case, looks: Sequence[Look]) -> Plight:
     """Whether a run suffers."""
     c = case.e.curve
-    if c is None or case.rivals:
+    if case.rivals:
         return Plight(False, False)
+    if c is None:  # too short, or over as soon as it had begun
+        losses = case.recording.get(signals.LOSS, case.e.source).values
+        over = bool(len(losses)) and not np.isfinite(losses[-1])
+        return Plight(over, over)
     remaining = c.end / guess if (guess := guess_of(case, looks)) > 0 else _NONE
     if c.bad_at_end or c.learned < LEARNED or remaining > 0.9:
         return Plight(c.bad_at_end or not math.isnan(remaining), True, remaining)

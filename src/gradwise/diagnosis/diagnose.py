@@ -110,7 +110,7 @@ def _finding(e: Evidence, h: Hypothesis) -> Finding:
         where=Where(place.file if place else None, place.line if place else None, h.parameter, h.module, h.step),
         explanation=h.says,
         evidence=h.evidence,
-        remedies=tuple(Remedy(c, advise(c, e), reason="not tried") for c in candidates),
+        remedies=tuple(Remedy(c, advise(c, e, h.place), reason="not tried") for c in candidates),
         source=e.source,
     )
 

@@ -11,7 +11,7 @@ from gradwise.diagnosis import rates
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
 from gradwise.diagnosis.data import held_out_losses, relation
-from gradwise.diagnosis.hypotheses import SUSPECT, Hypothesis
+from gradwise.diagnosis.hypotheses import REPORT, SUSPECT, Hypothesis
 from gradwise.diagnosis.metric import primary_place, validation
 from gradwise.diagnosis.targets import targets_of
 from gradwise.interventions import Intervention
@@ -63,6 +63,8 @@ def turn_of(steps: Ints, values: Floats, start: float | None) -> Turn | None:
     level = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
     at = int(np.argmin(level))
     tail = level[-max(n // 4, 2) :]
+    if at >= n - len(tail):
+        return None
     best, end = float(level[at]), float(np.median(tail))
     second = values[2:] - 2 * values[1:-1] + values[:-2]
     noise = 1.4826 * float(np.median(np.abs(second))) / math.sqrt(6)
@@ -141,8 +143,12 @@ def underfits(case: Case) -> Hypothesis | None:
     others = [h for h in (rates.too_high(e), rates.too_low(e), rates.never_lowered(e), rates.came_apart(e)) if h]
     # Settled means that the gradients of different batches have nothing left in common, nor do steps gain on the next.
     sloped = e.kept_late > 0.3 or e.cosine_late.above(0.1)
-    doubted = sloped or any(h.confidence >= SUSPECT for h in others) or e.steps < rates.SHORT
-    confidence = 0.45 if doubted else 0.75 if reached < 0.95 * nothing else 0.65
+    surest = max((h.confidence for h in others), default=0.0)
+    if sloped or surest >= REPORT or e.steps < rates.SHORT:
+        confidence = 0.45
+    else:
+        # Where a rate is suspected, trials of it come next, and decide which of the two is told first.
+        confidence = 0.62 if surest >= SUSPECT else 0.75 if reached < 0.95 * nothing else 0.65
     says = (
         f"The loss has settled at {reached:.4g}; a guess that never looks at the input gets {nothing:.4g}, and simply "
         f"going by similar rows about {simple:.4g} or less. Nothing is wrong with the rate: the model can't express "

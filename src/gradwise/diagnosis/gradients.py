@@ -49,7 +49,9 @@ def vanishing(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
         early, late = _moved(case, chain[0].name), _moved(case, chain[-1].name)
         still = one_rate(case) and early < max(_HARDLY, 0.03 * late)
         factor = ratios[0] ** (1 / (len(chain) - 1))
-        confidence = (0.85 if still else 0.6) if state.fails else (0.5 if still else 0.35)
+        confidence = (0.9 if still else 0.6) if state.fails else (0.5 if still else 0.35)
+        if _unnormalizing(case):
+            confidence = min(confidence, 0.45)
         says = (
             f"On the way from {chain[-1].name} back to {chain[0].name} the gradient shrinks to {ratios[0]:.1g} of its "
             f"size, by a factor of {factor:.2g} with each of {len(chain)} layers"
@@ -65,7 +67,10 @@ def vanishing(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
         )
         facts = {"gradient_input_over_output": ratios[0], "factor_per_layer": factor, "moved_first_layer": early,
                  "moved_last_layer": late}  # fmt: skip
-        return _hypothesis("vanishing-gradients", confidence, says, facts, candidates, state, chain[0].name)
+        initial = first.step == 0 and ratios[0] < _VANISHED
+        return _hypothesis(
+            "vanishing-gradients", confidence, says, facts, candidates, state, chain[0].name, initial=initial
+        )
     layer = _forgetful(first)
     if layer is None or _forgetful(last) is None:
         return None
@@ -78,7 +83,16 @@ def vanishing(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
     candidates = (Intervention(init="he"), Intervention(init="xavier"), Intervention(activation="relu"))
     facts = {"gradient_first_over_last_call": ratio, "calls": float(layer.calls)}
     confidence = 0.65 if state.fails else 0.35
-    return _hypothesis("vanishing-gradients", confidence, says, facts, candidates, state, layer.name)
+    initial = first.step == 0
+    return _hypothesis("vanishing-gradients", confidence, says, facts, candidates, state, layer.name, initial=initial)
+
+
+def _unnormalizing(case: Case) -> bool:
+    """Whether the model trains in evaluation mode: its normalizations then don't, which may be all that is wrong."""
+    return any(
+        e.data.get("training") is False and any("Norm" in name for name in e.data.get("modules", ()))
+        for e in case.recording.happened("mode")
+    )
 
 
 def _ratio(look: Look) -> float | None:
@@ -121,16 +135,19 @@ def exploding(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
     burst, step = max(_burst(case), _jump(case))
     recurrent = next((layer for layer in looks[0].layers if layer.recurrent and layer.calls >= _LONG), None)
     facts = {"largest_growth": ratio, "largest_over_usual_norm": burst, "usual_norm": clip or math.nan}
+    # Steps of a hundredth of the weights are moderate; what throws far then is not the rate.
+    calm = case.e.update[0] < _HARDLY
     if ratio > _EXPLODED:
         says = (
             f"On the way back {way} the gradient grows {ratio:.2g}-fold (seen at step {look.step}). Clip its norm; "
             "normalization or smaller recurrent weights take the growth away."
         )
-        # Before the first step no rate can be to blame.
-        confidence = (0.9 if look.step == 0 else 0.75) if state.fails else 0.5
-        return _hypothesis("exploding-gradients", confidence, says, facts, candidates, state, name, look.step)
-    # Steps of a hundredth of the weights are moderate; what throws far then is not the rate.
-    calm = case.e.update[0] < _HARDLY
+        # Before the first step no rate can be to blame; after steps that were too long it is.
+        initial = look.step == 0
+        confidence = (0.9 if initial else 0.75 if calm else 0.4) if state.fails else 0.4
+        return _hypothesis(
+            "exploding-gradients", confidence, says, facts, candidates, state, name, look.step, initial=initial
+        )
     if burst > _SPIKE and calm:
         says = (
             f"About step {step} a step was {burst:.2g} times as long as those before, at a moderate learning rate: the "
@@ -147,7 +164,10 @@ def exploding(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
             f"Hardly anything of what the steps promise is paid, and gradients come back over {recurrent.calls} calls "
             f"of {recurrent.name}, along which they may burst: clip their norm, or lower the learning rate."
         )
-        return _hypothesis("exploding-gradients", 0.5, says, facts, candidates, state, recurrent.name)
+        # Nothing bounds a recurrence of ReLUs: a gain a little above one per call is a burst over all of them.
+        unbounded = any(u.layer == recurrent.name and u.kind == "Relu" for u in looks[0].units)
+        confidence = 0.65 if unbounded else 0.5
+        return _hypothesis("exploding-gradients", confidence, says, facts, candidates, state, recurrent.name)
     return None
 
 
@@ -215,11 +235,13 @@ def _jump(case: Case) -> tuple[float, int]:
 class _Tensor:
     """How one tensor fared: rms of its gradient, how far it moved over its length, how straight its way was.
 
+    `pull` is its gradient's norm over its own: how much of its length a step at a rate of 1 would be.
     `worth` is what its gradient promises for a move by its own length, over all that the run's loss fell.
     """
 
     name: str
     gradient: float
+    pull: float
     moved: float
     straight: float
     worth: float
@@ -248,6 +270,7 @@ def _tensors(case: Case) -> list[_Tensor]:
                 _Tensor(
                     name,
                     float(np.median(g)) / math.sqrt(max(numel.get(name, 1), 1)),
+                    float(np.median(g)) / size if size > 0 else math.inf,
                     moved / size if size > 0 else math.inf,
                     moved / way if way > 0 else 1.0,
                     late * size / c.fall if c.fall > 0 else math.inf,
@@ -267,17 +290,19 @@ def disparity(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
     tensors = [t for t in _tensors(case) if t.gradient > 0 and math.isfinite(t.gradient)]
     if len(tensors) < 2:
         return None
-    strong = max(tensors, key=lambda t: t.gradient)
-    starved = [
-        t for t in tensors
-        if t.gradient * _SPREAD < strong.gradient and t.moved < _HARDLY and t.straight > 0.9 and t.worth > 0.1
-    ]  # fmt: skip
-    settled = strong.straight < 0.3
-    weak = min(starved or tensors, key=lambda t: t.gradient)
+    settled = [t for t in tensors if t.straight < 0.3 and math.isfinite(t.pull)]
+    if not settled:
+        return None
+    strong = max(settled, key=lambda t: t.pull)
+    slow = [t for t in tensors if t.pull * _SPREAD < strong.pull and t.moved < _HARDLY and t.worth > 0.1]
+    starved = [t for t in slow if t.straight > 0.9]
+    if not slow:
+        return None
+    weak = min(starved or slow, key=lambda t: t.pull)
     ratio = strong.gradient / weak.gradient
-    if starved and settled:
+    if starved:
         confidence = 0.75 if state.fails else 0.65
-    elif state.fails and ratio > _SPREAD and weak.moved < _HARDLY and weak.worth > 0.1:
+    elif state.fails:
         confidence = 0.45
     else:
         return None
@@ -290,12 +315,19 @@ def disparity(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
         "": "what the parameters stand for: they are of different units",
     }[source if source and abs(math.log(sources[source])) > math.log(30) else ""]
     says = (
-        f"The gradient of {strong.name} is {ratio:.2g} times as large as that of {weak.name} (rms), which has moved by "
-        f"{weak.moved:.1g} of its length, always the same way. The source is {because}. One learning rate can't serve "
+        f"The gradient of {strong.name} is {ratio:.2g} times as large as that of {weak.name} (rms), "
+        f"{strong.pull / weak.pull:.2g} times for their lengths. {weak.name} has moved by {weak.moved:.1g} of its "
+        f"length, {strong.name} goes to and fro. The source is {because}. One learning rate can't serve "
         "both: RMSprop or Adam give each its own, parameter groups give rates by hand."
     )
-    facts = {"gradient_rms_ratio": ratio, "moved": weak.moved, "straightness": weak.straight,
-             "straightness_of_largest": strong.straight, **{f"source_{k}": v for k, v in sources.items()}}  # fmt: skip
+    facts = {
+        "gradient_rms_ratio": ratio,
+        "ratio_for_their_lengths": strong.pull / weak.pull,
+        "moved": weak.moved,
+        "straightness": weak.straight,
+        "straightness_of_largest": strong.straight,
+        **{f"source_{name}": value for name, value in sources.items()},
+    }
     candidates = (Intervention(rule="adam"), Intervention(rule="rmsprop"), Intervention(fixes=("standardize",)))
     return _hypothesis("gradient-scale-disparity", confidence, says, facts, candidates, state, weak.name)
 
@@ -341,6 +373,8 @@ def _hypothesis(
     state: Plight,
     parameter: str | None,
     step: int = 0,
+    *,
+    initial: bool = False,
 ) -> Hypothesis:
     known = {k: v for k, v in {**facts, "loss_left_of_a_guess": state.remaining}.items() if math.isfinite(v)}
-    return Hypothesis(cause, confidence, "warning", says, step, known, candidates, parameter=parameter)
+    return Hypothesis(cause, confidence, "warning", says, step, known, candidates, parameter=parameter, initial=initial)

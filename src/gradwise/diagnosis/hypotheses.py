@@ -29,6 +29,7 @@ class Hypothesis:
         says: the explanation, in plain words.
         evidence: the numbers it rests on.
         candidates: interventions that would cure it, best guess first.
+        initial: whether it was so before the first step, so that nothing that steps do can be to blame.
         late: whether it shows only late, so that its cure must be tried over the full length.
         parameter: the tensor it is about, if one.
         module: the module it is about, if one.
@@ -43,6 +44,7 @@ class Hypothesis:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[Intervention, ...] = ()
     late: bool = False
+    initial: bool = False
     parameter: str | None = None
     module: str | None = None
     place: Place | None = None

@@ -78,9 +78,9 @@ def drowned(case: Case) -> Hypothesis | None:
     c, e = case.e.curve, case.e
     batch = case.recording.get(signals.BATCH, e.source)
     cosines = case.recording.get(signals.COSINE, e.source)
-    if case.rivals or c is None or c.bad_at_end or not len(batch) or len(cosines) < 12:
+    if case.rivals or c is None or c.bad_at_end or len(cosines) < 12:
         return None
-    rows = float(np.median(batch.values))
+    rows = float(np.median(batch.values)) if len(batch) else math.nan
     # While the loss comes down: where it has arrived there is no slope left, only noise.
     descending = cosines.values[cosines.steps <= max(e.descent, 0.2 * e.steps)]
     descending = descending[np.isfinite(descending)]
@@ -94,13 +94,16 @@ def drowned(case: Case) -> Hypothesis | None:
     # It hurts where the floor is high, in spite of steps that are not too long, or if the loss itself is mostly noise.
     if times < _DROWNED or not (e.floor > 0.04 or c.learned < LEARNED or noise > net):
         return None
-    calls_for = rows * times
+    calls_for = f"about {rows * times:.2g} rows" if len(batch) else f"{times:.2g} times the size"
     says = (
-        f"Successive gradients have a cosine of {mean:.2g}: with {rows:g} rows a batch nearly all of a step is noise. "
-        f"By that, signal and noise would balance at a batch of about {calls_for:.2g} rows. Take larger batches, "
-        "accumulate gradients, or lower the rate."
+        f"Successive gradients have a cosine of {mean:.2g}: nearly all of a step is the noise of its batch"
+        + (f" of {rows:g} rows" if len(batch) else "")
+        + f". By that, signal and noise would balance at a batch of {calls_for}. Take larger batches, accumulate "
+        "gradients, or lower the rate."
     )
-    evidence = {"cosine": mean, "cosine_error": error, "batch": rows, "batch_called_for": calls_for}
+    evidence = {"cosine": mean, "cosine_error": error, "batch_called_for_over_batch": times}
+    if len(batch):
+        evidence |= {"batch": rows, "batch_called_for": rows * times}
     candidates = (
         Intervention(accumulate=4),
         Intervention(accumulate=16),

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.depth import Layer, Look, Plight, looks_of, plight
 from gradwise.diagnosis.gradients import disparity, exploding, vanishing
 from gradwise.diagnosis.hypotheses import Hypothesis
 from gradwise.interventions import Intervention
+from gradwise.recording.recording import Recording
 
 _NORMALIZED = ("NativeBatchNorm", "NativeLayerNorm")
 # A first layer's gradient grows with its inputs' rms, and the curvature along it with the square: beyond 10 the
-# largest bearable rate is a hundredth of what standardized inputs would bear; below 0.01 the layer hardly learns.
-_LARGE, _SMALL = 10.0, 0.01
-# One feature against the usual one: a thousandth of the rate's effect is left at a ratio of 30.
-_RATIO = 30.0
+# largest bearable rate is a hundredth of what standardized inputs would bear. A whole row shorter than 0.1 (one entry
+# of 1 makes it 1, however many zeros there are) does not get through against the biases.
+_LARGE, _SMALL = 10.0, 0.1
+# One feature against the usual one: a thousandth of the rate's effect is left at a ratio of 30. Where most entries are
+# zero (counts, indicators), rare features are narrow by nature.
+_RATIO, _SPARSE = 30.0, 0.5
 # Features whose mean is ten times their spread: the weights' common direction is a hundred times as curved.
 _OFFSET = 10.0
 # Rows from which on a feature's spread is known well enough.
 _ROWS = 16
 # The first loss over that of a guess: thrice is being wrong with conviction (the right class gets C^-3).
-_WRONG = 3.0
+WRONG = 3.0
 # Signals that grow or shrink by this from first layer to last, and weights this far off He's and Xavier's rules.
 _GROWTH = 100.0
 _GAIN_LOW, _GAIN_HIGH = 0.4, 3.0
@@ -34,45 +38,72 @@ _STANDARDIZE = (Intervention(fixes=("standardize",)), Intervention(fixes=("batch
 _INITS = (Intervention(init="he"), Intervention(init="xavier"), Intervention(init="small-last"))
 
 
-def unnormalized(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
-    """`unnormalized-inputs`: the scale of the data is wrong for the first layer, or differs between features."""
-    seen = case.recording.happened("input")
-    if not seen or not case.main or not state.poor or seen[0].data.get("operation") in _NORMALIZED:
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """How the first batch's features lie (event "input"); NaN where it doesn't tell.
+
+    Attributes:
+        usual, largest: size of the usual feature and of the largest (root mean squares, the mean included).
+        offset: how many times its spread the usual feature lies away from zero.
+        wide: the widest feature's spread over the usual one's.
+        reasons: in words, what a first layer can't take well.
+        extreme: whether that is so by orders.
+    """
+
+    usual: float
+    largest: float
+    offset: float
+    wide: float
+    reasons: tuple[str, ...]
+    extreme: bool
+
+
+def inputs_of(recording: Recording) -> Inputs | None:
+    """What was seen of the data that goes into the first layer; None where nothing was, or it is normalized there."""
+    seen = recording.happened("input")
+    if not seen or seen[0].data.get("operation") in _NORMALIZED:
         return None
     data = {k: float(v) for k, v in seen[0].data.items() if isinstance(v, int | float)}
-    if not any(layer.raw for look in looks[:1] for layer in look.layers):
-        return None  # what looked like data was not what a layer is given
     usual, largest, offset = (data.get(k, math.nan) for k in ("usual", "largest", "offset"))
     enough = data.get("samples", 0) >= _ROWS
     wide = data.get("widest", 0.0) / data["wide"] if data.get("wide", 0.0) > 0 else 1.0
+    row = data.get("rms", math.nan) * math.sqrt(data.get("features", math.nan))
     reasons = []
     if usual > _LARGE:
         reasons.append(f"its features are of size {usual:.3g}")
     elif largest > _LARGE and largest / usual > _RATIO:
         reasons.append(f"one feature is of size {largest:.3g}, most are of size {usual:.3g}")
-    elif largest < _SMALL:
-        reasons.append(f"its features are of size {largest:.2g} at most")
-    elif enough and wide > _RATIO and data.get("features", 0) > 1:
+    elif row < _SMALL:
+        reasons.append(f"its features are of size {usual:.2g}")
+    elif enough and wide > _RATIO and data.get("features", 0) > 1 and data.get("zeros", 0.0) < _SPARSE:
         reasons.append(f"the spread of its features differs {wide:.3g}-fold")
     if enough and offset > _OFFSET:
         reasons.append(f"they lie {offset:.3g} times their spread away from zero")
-    if not reasons:
-        return None
-    extreme = largest > _LARGE**2 or usual < _SMALL**2 or offset > _OFFSET**2 or wide > _RATIO**2
-    confidence = (0.85 if extreme else 0.7) if state.fails else (0.5 if extreme else 0.4)
+    extreme = largest > _LARGE**2 or row < _SMALL**2 or offset > _OFFSET**2 or wide > _RATIO**2
+    return Inputs(usual, largest, offset, wide, tuple(reasons), extreme)
+
+
+def unnormalized(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
+    """`unnormalized-inputs`: the scale of the data is wrong for the first layer, or differs between features."""
+    inputs = inputs_of(case.recording) if case.main and state.poor else None
+    raw = [layer for look in looks[:1] for layer in look.layers if layer.raw]
+    if inputs is None or not inputs.reasons or not raw:
+        return None  # what looked like data may not be what a layer is given
+    confidence = (0.85 if inputs.extreme else 0.7) if state.fails else (0.5 if inputs.extreme else 0.4)
     says = (
-        f"The data goes into the first layer as it is, and {' and '.join(reasons)}. Gradient and curvature of that "
-        "layer grow with it, so that no one learning rate suits all weights. Standardize the inputs: subtract the "
+        f"The data goes into the first layer as it is, and {' and '.join(inputs.reasons)}. Gradient and curvature of "
+        "that layer grow with it, so that no one learning rate suits all weights. Standardize the inputs: subtract the "
         "mean of the training data, divide by its standard deviation."
     )
     facts = {
-        "input_size": usual, "largest_input_size": largest, "mean_over_spread": offset, "feature_spread_ratio": wide,
-        "loss_left_of_a_guess": state.remaining,
+        "input_size": inputs.usual, "largest_input_size": inputs.largest, "mean_over_spread": inputs.offset,
+        "feature_spread_ratio": inputs.wide, "loss_left_of_a_guess": state.remaining,
     }  # fmt: skip
-    first = min((layer for layer in looks[0].layers if layer.raw), key=lambda layer: layer.depth)
+    first = min(raw, key=lambda layer: layer.depth)
     return Hypothesis(
-        "unnormalized-inputs", confidence, "warning", says, 0, _known(facts), _STANDARDIZE, parameter=first.name
-    )
+        "unnormalized-inputs", confidence, "warning", says, 0, _known(facts), _STANDARDIZE, parameter=first.name,
+        initial=True,
+    )  # fmt: skip
 
 
 def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
@@ -80,12 +111,13 @@ def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis |
     if not looks or looks[0].step:
         return None
     first = looks[0]
-    signal = _signal(first)
-    wrong, text = _wrong(first)
-    if signal is None and not wrong >= _WRONG:
+    signal = signal_of(first)
+    wrong, text = first_loss_of(first)
+    if signal is None and not wrong >= WRONG:
         return None
-    if not state.poor and not wrong >= _WRONG**2:
-        return None
+    large = any(layer.raw and layer.rms > WRONG for layer in first.layers)
+    if not state.poor and (large or not wrong >= WRONG**2):
+        return None  # large inputs make large outputs, whatever the weights
     parts, candidates = [], _INITS
     facts = {"first_loss_over_a_guess": wrong, "loss_left_of_a_guess": state.remaining}
     named: Layer | None = None
@@ -98,18 +130,18 @@ def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis |
             f"initial weights are too {'large' if factor > 1 else 'small'} (rms × √fan_in is {gain:.2g}; He's rule "
             "makes it 1.4, Xavier's 1)."
         )
-    if wrong >= _WRONG:
+    if wrong >= WRONG:
         parts.append(text)
         if signal is None:
             candidates = (_INITS[2], *_INITS[:2])
     confidence = (0.75 if state.fails else 0.5) if state.poor else 0.35
     return Hypothesis(
         "bad-initialization", confidence, "warning", " ".join(parts), 0, _known(facts), candidates,
-        parameter=named.name if named else None,
+        parameter=named.name if named else None, initial=True,
     )  # fmt: skip
 
 
-def _wrong(first: Look) -> tuple[float, str]:
+def first_loss_of(first: Look) -> tuple[float, str]:
     """The first loss over a guess', and what to say of it."""
     loss = first.loss
     value, guess = loss.get("value", math.nan), loss.get("guess", math.nan)
@@ -125,7 +157,7 @@ def _wrong(first: Look) -> tuple[float, str]:
     )
 
 
-def _signal(first: Look) -> tuple[float, Layer, float] | None:
+def signal_of(first: Look) -> tuple[float, Layer, float] | None:
     """By what factor a layer changes the signal, which layer's weights are furthest off, and their gain; or None.
 
     The signal is what differs from row to row. It also shrinks, slowly, in deep nets of soundly drawn weights: that is
@@ -179,7 +211,15 @@ def symmetric(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
         facts = {"equal_units": float(layer.rows), "loss_left_of_a_guess": state.remaining}
         candidates = (Intervention(fixes=("break-symmetry",)), *_INITS[:2])
         return Hypothesis(
-            "stuck-at-saddle", confidence, "error", says, 0, _known(facts), candidates, parameter=layer.name
+            "stuck-at-saddle",
+            confidence,
+            "error",
+            says,
+            0,
+            _known(facts),
+            candidates,
+            parameter=layer.name,
+            initial=True,
         )
     return None
 

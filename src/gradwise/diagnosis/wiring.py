@@ -232,6 +232,26 @@ def _never_stepped(case: Case) -> Hypothesis | None:
     return Hypothesis("no-parameter-change", 0.9, "error", says, 0, evidence, place=case.e.optimizer.made)
 
 
+def idle_optimizers(case: Case) -> Iterator[Hypothesis]:
+    """Gradients arrive for an optimizer that never makes a step, while others do."""
+    recording = case.recording
+    for event in _run_events(case, "gradients-unused"):
+        info = next((o for o in recording.optimizers if o.index == event.source), None)
+        if info is None or len(recording.get(signals.TIME, event.source)) or case.e.steps - event.step < _LEAST_STEPS:
+            continue
+        if recording.run.status not in ("finished", "running"):
+            continue
+        says = (
+            f"The {info.kind} made here never makes a step in {case.e.steps} steps of another optimizer, although its "
+            "parameters get gradients: its step() is not called, or a condition before it never held."
+        )
+        # It may be meant for a phase that this run was too short for.
+        yield Hypothesis(
+            "no-parameter-change", 0.65, "warning", says, event.step, {"steps": 0, "optimizer": event.source},
+            parameter=info.parameters[0].name if info.parameters else None, place=info.made,
+        )  # fmt: skip
+
+
 def eval_mode(case: Case) -> Iterator[Hypothesis]:
     """Dropout and batch normalization are switched off while the model trains."""
     events = _run_events(case, "mode")
@@ -244,6 +264,10 @@ def eval_mode(case: Case) -> Iterator[Hypothesis]:
         if case.e.steps - last.step < _LASTING:
             continue
         switched = len(states) == 2 and bool(states[0].data.get("training"))
+        unused = int(last.data.get("unused", 0))
+        # To go on training a loaded model without dropout and by its old statistics is a known practice. A new one has
+        # none worth keeping.
+        confidence = 0.92 if switched else 0.45 if last.data.get("loaded") else 0.9 if unused else 0.65
         model, modules = last.data.get("model"), [str(n) for n in last.data.get("modules", ())]
         since = f"since step {last.step} or shortly before; it had begun in training mode" if switched else "all along"
         says = (
@@ -251,9 +275,9 @@ def eval_mode(case: Case) -> Iterator[Hypothesis]:
             "training. Call model.train() before each epoch, after model.eval()."
         )
         yield Hypothesis(
-            "eval-mode-in-training", 0.92 if switched else 0.5, "warning", says, last.step,
-            {"model": model, "modules": modules, "training_before": switched}, _fix("modes"), module=str(model),
-            place=_place(last.data),
+            "eval-mode-in-training", confidence, "warning", says, last.step,
+            {"model": model, "modules": modules, "training_before": switched, "never_used": unused}, _fix("modes"),
+            module=str(model), place=_place(last.data),
         )  # fmt: skip
 
 
@@ -266,6 +290,8 @@ def train_mode(case: Case) -> Iterator[Hypothesis]:
         if not all(x.data.get("training") for x in states) or int(last.data.get("passes", 0)) < 2:
             continue
         never = not last.data.get("evals")
+        # A loss at every step may be part of the training: hard examples chosen, something measured on the way.
+        often = len(case.recording.get(signals.VALIDATION, source)) > 0.5 * case.e.steps
         modules = [str(n) for n in last.data.get("modules", ())]
         says = (
             f"The losses evaluated without gradient are computed in training mode: {_listed(dict.fromkeys(modules))} "
@@ -274,7 +300,7 @@ def train_mode(case: Case) -> Iterator[Hypothesis]:
             + (". model.eval() is never called." if never else ". Call model.eval() before, model.train() after.")
         )
         yield Hypothesis(
-            "train-mode-in-eval", 0.9 if never else 0.75, "warning", says, last.step,
+            "train-mode-in-eval", 0.5 if often else 0.9 if never else 0.75, "warning", says, last.step,
             {"modules": modules, "eval_called_elsewhere": not never}, _fix("modes"), place=_place(last.data),
         )  # fmt: skip
 
@@ -329,5 +355,5 @@ def _single(check: Any) -> Check:
 
 CHECKS: tuple[Check, ...] = (
     *(_single(check) for check in (missing_zero_grad, not_optimized, unreached, no_change)),
-    probabilities, shapes, eval_mode, train_mode,
+    probabilities, shapes, idle_optimizers, eval_mode, train_mode,
 )  # fmt: skip

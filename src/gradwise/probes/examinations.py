@@ -159,7 +159,9 @@ class Examinations:
 
     def _charge(self, began: float) -> float:
         cost = perf_counter() - began
-        self._cost += cost
+        # The very first pass, when nothing is warm yet, doesn't tell what others will cost.
+        if self.number or self._passes > 1 or (self._passes and self._exam is not None):
+            self._cost += cost
         if self.number:
             self._spent += cost
         return cost

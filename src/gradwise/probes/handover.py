@@ -50,9 +50,12 @@ class _Since:
 
 
 class HandOver:
-    """An examiner that records `signals.CARRIED`, and "gradients-cleared" where a step finds none of those that came.
+    """An examiner that records `signals.CARRIED`, and two events, once for each optimizer.
 
-    Some optimizers clear the gradients themselves at the end of a step, so the event alone says nothing.
+    "gradients-cleared": a step found none of those that came. "gradients-unused": gradients came, and there was no step
+    yet after many of other optimizers.
+
+    Some optimizers clear the gradients themselves at the end of a step, so the first event alone says nothing.
 
     Args:
         courses: what is trained now.
@@ -73,6 +76,7 @@ class HandOver:
         self._since: dict[int, _Since] = {}
         self._arrived: set[int] = set()
         self._told: set[int] = set()
+        self._waiting: set[int] = set()
         self._by_hand: tuple[int, bool] | None = None
         self._by_hand_since: Print | None = None
 
@@ -102,6 +106,9 @@ class HandOver:
             gradients = self._taken(_tensors(course))
             if gradients:
                 self._arrived.add(course.index)
+                if exam.number and not course.steps and course.index not in self._waiting:
+                    self._waiting.add(course.index)
+                    self.recorder.event("gradients-unused", exam.step, course.index)
             since = self._since.get(course.index)
             if since is not None:
                 since.gradients = gradients

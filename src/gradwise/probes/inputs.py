@@ -106,6 +106,7 @@ def _features(torch: ModuleType, x: Tensor, channels: bool) -> dict[str, float]:
         "samples": x.numel() // len(scale),
         "constant": float((~varied).float().mean()),
         "largest": float(scale.max()),
+        "zeros": float((x == 0).float().mean()),
     }
     if varied.any():
         found["usual"] = float(scale[varied].median())

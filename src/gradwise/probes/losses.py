@@ -277,7 +277,10 @@ class LossCalls:
         given = args[0]
         try:
             if patches.active and given.requires_grad and not self.torch._C._get_tracing_state():
-                plain = len(args) < 3 and kwargs.get("weight") is None and not kwargs.get("label_smoothing")
+                weighted = [*args[2:], kwargs.get("weight"), kwargs.get("pos_weight"), kwargs.get("label_smoothing")]
+                plain = kwargs.get("reduction", "mean") == "mean" and all(
+                    w is None or w is False or (isinstance(w, float) and w == 0) for w in weighted
+                )
                 self.targets.see(name, given, target, self.steps(), plain)
         except Exception as error:
             self.fail("targets", error)

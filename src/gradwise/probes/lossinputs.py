@@ -80,7 +80,7 @@ class LossInputs:
         # The call that led to an examination's first pass was not noted, but the next one's is.
         if call is None and (function in self._told or (exam.number and not exam.passed)):
             return
-        place = places.here() if call is None else call.place
+        place = places.assigned() if call is None else call.place
         if ("probabilities", place, function) not in self._told:
             self._told |= {function, ("probabilities", place, function)}
             data = {"loss_function": function, "activation": activation.lower(), "place": places.described(place)}
@@ -90,7 +90,7 @@ class LossInputs:
         self, kind: str, exam: Exam, place: Place | None, function: str, given: Any, target: Any, result: Any
     ) -> None:
         by_hand = place is None
-        place = place or places.here()
+        place = place or places.assigned()
         # A last batch of another size is the same fault.
         if (kind, place, function) in self._told:
             return

@@ -68,9 +68,11 @@ def modules_of(root: Any) -> Iterator[Any]:
 
 
 def sampled(tensor: Tensor) -> tuple[float, ...]:
-    """A few of its numbers, evenly spaced."""
-    flat = tensor.detach().reshape(-1)
-    return tuple(flat[:: max(1, flat.numel() // _SAMPLED)][:_SAMPLED].tolist())
+    """A few of its numbers, evenly spaced; none of a tensor that isn't a plain array."""
+    with suppress(Exception):
+        flat = tensor.detach().reshape(-1)
+        return tuple(flat[:: max(1, flat.numel() // _SAMPLED)][:_SAMPLED].tolist())
+    return ()
 
 
 def owners(torch: ModuleType, tensors: Sequence[Tensor]) -> dict[int, Owner]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sys
 import sysconfig
 from dataclasses import asdict
@@ -23,6 +24,9 @@ _LIBRARY = tuple(
 )
 _MARKS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _kinds: dict[str, int] = {}
+_BACKWARD = re.compile(r"\b(?:backward|scale)\((\w+)\)|\b(\w+)\.backward\(")
+# Lines above a call in which what it is about is looked for.
+_ABOVE = 60
 _USER, _PACKAGE, _INSIDE = 2, 1, 0
 
 
@@ -69,6 +73,25 @@ def here() -> Place | None:
     """The user's line that led to the caller."""
     frame = user_frame(sys._getframe(1))
     return None if frame is None else place_of(frame)
+
+
+def assigned() -> Place | None:
+    """Where the loss that is differentiated by the user's line was computed, as far as its text tells; else that line.
+
+    A tensor doesn't know the line that made it. `loss.backward()` says what it is called, and the nearest line above
+    that assigns to this name in the same function is where it was made.
+    """
+    frame = user_frame(sys._getframe(1))
+    if frame is None:
+        return None
+    code, line = frame.f_code, frame.f_lineno
+    called = _BACKWARD.search(linecache.getline(code.co_filename, line))
+    if called is not None:
+        assignment = re.compile(rf"^\s*{called[1] or called[2]}\s*(:[^=]*)?=[^=]")
+        for above in range(line - 1, max(code.co_firstlineno, line - _ABOVE) - 1, -1):
+            if assignment.match(linecache.getline(code.co_filename, above)):
+                return place(code, above)
+    return place(code, line)
 
 
 def callers(levels: int = 3) -> list[FrameType]:

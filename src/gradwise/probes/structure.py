@@ -35,6 +35,8 @@ RECTIFIERS = frozenset(("Relu", "Threshold", "Hardtanh", "ClampMin"))
 SIGMOIDS = frozenset(("Sigmoid", "Tanh"))
 OTHERS = frozenset(("LeakyRelu", "Gelu", "Silu", "Elu", "Softplus", "PreluKernel", "Mish", "Hardswish", "LogSigmoid"))
 
+_ACTIVATIONS = RECTIFIERS | SIGMOIDS | OTHERS
+
 
 @dataclass(slots=True)
 class Layer:
@@ -78,47 +80,52 @@ def structure(graph: Graph) -> Structure:
     layers: dict[int, Layer] = {}
     activations: dict[tuple[int, str], Activation] = {}
     norms: list[int] = []
-    depth: dict[int, int] = {}
-    owner: dict[int, Layer | None] = {}
-    at: set[int] = set()
+    # Of each operation its depth and the layer whose output it carries.
+    known: dict[Node, tuple[int, Layer | None]] = {}
+    at: set[Node] = set()
     for node in graph.nodes:
         if node.parameter is not None:
             continue
-        inputs = [child for child in node.inputs if child is not None]
-        deep = max((depth.get(id(child), 0) for child in inputs), default=0)
-        mine = next((owner[id(child)] for child in inputs if owner.get(id(child)) is not None), None)
-        found = _product(node) if node.name in _PRODUCTS else None
-        if found is not None:
+        deep, mine = 0, None
+        for child in node.inputs:
+            if child in known:
+                below, owner = known[child]
+                deep = max(deep, below)
+                mine = mine or owner
+        name = node.name
+        if name in _PRODUCTS and (found := _product(node)) is not None:
             weight, bias, raw, saved, flipped = found
             deep += 1
-            mine = layers.setdefault(id(weight), Layer(weight, bias, node.name, raw, flipped))
+            mine = layers.setdefault(id(weight), Layer(weight, bias, name, raw, flipped))
             mine.calls.append((node, saved, deep))
             mine.raw = mine.raw and raw
-            at.add(id(node))
-        elif node.name in _NORMS:
+            at.add(node)
+        elif name in _NORMS:
             norms.append(deep)
-        elif mine is not None and node.name in RECTIFIERS | SIGMOIDS | OTHERS:
-            key = id(mine.weight), node.name
-            activations.setdefault(key, Activation(mine, node.name)).calls.append((node, deep))
-        depth[id(node)], owner[id(node)] = deep, mine
+        elif name in _ACTIVATIONS and mine is not None:
+            key = id(mine.weight), name
+            if key not in activations:
+                activations[key] = Activation(mine, name)
+            activations[key].calls.append((node, deep))
+        known[node] = deep, mine
     _mark(graph, list(activations.values()), at)
     return Structure(list(layers.values()), list(activations.values()), norms)
 
 
-def _mark(graph: Graph, activations: Sequence[Activation], layers: set[int]) -> None:
+def _mark(graph: Graph, activations: Sequence[Activation], layers: set[Node]) -> None:
     """Tell which activations feed a further layer, and which only weigh something else (gates)."""
-    feeds: set[int] = set()
-    gates: set[int] = set()
+    feeds: set[Node | None] = set()
+    gates: set[Node | None] = set()
     for node in reversed(graph.nodes):
-        if id(node) in layers or id(node) in feeds:
-            feeds.update(id(child) for child in node.inputs if child is not None)
+        if node in layers or node in feeds:
+            feeds.update(node.inputs)
         if node.name == "Mul" and len(node.inputs) == 2:
             sides = [_source(child) for child in node.inputs]
             if all(side is not None and side.parameter is None for side in sides):
-                gates.update(id(side) for side in sides)
+                gates.update(sides)
     for activation in activations:
-        activation.hidden = any(id(node) in feeds for node, _ in activation.calls)
-        activation.gate = any(id(node) in gates for node, _ in activation.calls)
+        activation.hidden = any(node in feeds for node, _ in activation.calls)
+        activation.gate = any(node in gates for node, _ in activation.calls)
 
 
 def _product(node: Node) -> tuple[Any, Any, bool, str, bool] | None:

@@ -74,7 +74,7 @@ class Watcher:
         self.examinations = Examinations(self.meter, self._counts, self._fail)
         self.loaders = Loaders(recorder, lambda: self.steps, self._fail)
         self.wiring = Wiring(torch, recorder, self.registry, self.names)
-        self.modes = Modes(torch, recorder, self.names, lambda: [p for t in self.registry.all for p in t.parameters()])
+        self.modes = Modes(torch, recorder, self.names, self.registry, self.wiring.loaded, self.meter)
         self.examinations.examiners += self._examiners()
         self._patches = Patches(torch)
         self._nonfinite = False
@@ -86,7 +86,7 @@ class Watcher:
     def _examiners(self) -> list[Examiner]:
         torch, recorder, fail = self.torch, self.recorder, self._fail
         over = HandOver(torch, recorder, self.examinations, self._courses, lambda: self.backwards, fail)
-        self.after_step.append(over.stepped)
+        self.after_step += [over.stepped, self.modes.stepped]
         self.validation.begins.append(self.modes.evaluated)
         inputs = LossInputs(recorder, self.losses, self.examinations)
         layers = Layers(torch, recorder, self._held, self.names)

@@ -152,6 +152,7 @@ def _remedy(remedy: RemedyText, curves: str) -> str:
             f'<b>{escaped(remedy.what)}</b> <span class="outcome">{escaped(remedy.outcome)}</span></p>',
             _table(remedy.pairs) if remedy.pairs else "",
             f"<pre>{escaped(remedy.advice)}</pre>" if remedy.advice else "",
+            f'<pre class="diff">{escaped(remedy.diff)}</pre>' if remedy.diff else "",
             curves,
             "</section>",
         )

@@ -46,6 +46,7 @@ class RemedyText:
     what: str
     outcome: str
     advice: str
+    diff: str
     pairs: Pairs | None
 
     @property
@@ -277,6 +278,7 @@ def _remedy(remedy: Remedy) -> RemedyText:
         what=remedy.intervention.describe(),
         outcome=outcome,
         advice="" if remedy.status == "failed" else remedy.advice,
+        diff="" if remedy.status == "failed" else remedy.diff,
         pairs=_pairs(remedy, runs) if runs else None,
     )
 

@@ -25,6 +25,7 @@ _VERDICTS = {
     "inconclusive": ("? inconclusive", "bold yellow"),
 }
 _SEVERITIES = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
+_DIFF = {"-": "red", "+": "green"}
 _STATUSES = {"verified": "green", "failed": "red", "suggested": "cyan"}
 _CHECKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 Part = str | tuple[str, str]
@@ -42,6 +43,7 @@ class _Detail:
     notes: int = 8
     check: int = 2
     findings: int = 1000
+    diffs: bool = True
 
 
 # For the first finding and for the others, from a page that says all to one that still names every cause. The
@@ -51,9 +53,9 @@ _DETAILS = (
     (_Detail(tables=1, notes=4), _Detail(evidence=3, remedies=2, tables=0)),
     (_Detail(8, evidence=4, remedies=4, tables=1, notes=3),
      _Detail(explanation=3, evidence=0, remedies=1, tables=0)),
-    (_Detail(7, 5, 3, 2, 1, notes=2, check=1), _Detail(explanation=2, evidence=0, remedies=1, tables=0)),
-    (_Detail(7, 5, 3, 1, 1, notes=2, check=1), _Detail(explanation=1, evidence=0, remedies=0)),
-    *((_Detail(6, 4, 0, 1, 1, 1, 1, findings=n), _Detail(explanation=1, evidence=0, remedies=0))
+    (_Detail(7, 5, 3, 2, 1, 2, 1, diffs=False), _Detail(explanation=2, evidence=0, remedies=1, tables=0)),
+    (_Detail(7, 5, 3, 1, 1, 2, 1, diffs=False), _Detail(explanation=1, evidence=0, remedies=0)),
+    *((_Detail(6, 4, 0, 1, 1, 1, 1, n, diffs=False), _Detail(explanation=1, evidence=0, remedies=0))
       for n in (12, 8, 4, 1)),
 )  # fmt: skip
 
@@ -205,14 +207,14 @@ def _write_finding(finding: FindingText, sheet: _Sheet, detail: _Detail, rank: s
         sheet.gap()
     tables = detail.tables
     for remedy in finding.remedies[: detail.remedies]:
-        _write_remedy(remedy, sheet, table=tables > 0)
+        _write_remedy(remedy, sheet, tables > 0, tables > 0 and detail.diffs)
         tables -= remedy.pairs is not None
     left = len(finding.remedies) - detail.remedies
     if detail.remedies and left > 0:
         sheet.add((f"and {left} more {'remedy' if left == 1 else 'remedies'}", "dim"), indent=2)
 
 
-def _write_remedy(remedy: RemedyText, sheet: _Sheet, table: bool) -> None:
+def _write_remedy(remedy: RemedyText, sheet: _Sheet, table: bool, diff: bool) -> None:
     style = _STATUSES[remedy.status]
     sheet.add(
         (remedy.what, "bold"),
@@ -227,6 +229,9 @@ def _write_remedy(remedy: RemedyText, sheet: _Sheet, table: bool) -> None:
         sheet.lines.extend(Text(" " * 6) + line for line in _table(remedy.pairs, sheet))
     if remedy.advice:
         sheet.add((remedy.advice, "bold" if remedy.status == "verified" else ""), indent=4, most=3)
+    if diff and remedy.diff and remedy.status == "verified":
+        for line in remedy.diff.splitlines()[2:]:
+            sheet.add((line, _DIFF.get(line[:1], "dim")), indent=6, most=1)
 
 
 def _table(pairs: Pairs, sheet: _Sheet) -> Iterator[Text]:

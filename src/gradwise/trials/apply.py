@@ -69,13 +69,13 @@ class Applier:
 
     def _stepped(self, _optimizer: int, steps: int) -> None:
         for change in self.changes:
-            change.check(steps)
+            self.stage.attempt(change.check, steps)
 
     def _wrap_init(self, original: Callable[..., None]) -> Callable[..., None]:
         def init(optimizer: Any, *args: Any, **kwargs: Any) -> None:
             original(optimizer, *args, **kwargs)
             for change in self.changes:
-                change.made(optimizer)
+                self.stage.attempt(change.made, optimizer)
 
         return init
 
@@ -91,10 +91,10 @@ class Applier:
         for group, rate in zip(optimizer.param_groups, self._rates(optimizer, tracked), strict=True):
             if "lr" in group and rate is not None:
                 self._loan.set(optimizer, group, "lr", rate)
-        # A wrapper's step is the one inside it: what is done once is done there.
+        # The step of an optimizer that another one steps is part of that one's.
         own = self.changes if not tracked.inner else []
         for change in own:
-            change.before_step(optimizer, tracked)
+            self.stage.attempt(change.before_step, optimizer, tracked)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         given = args, kwargs
         if closure is None:
@@ -109,7 +109,7 @@ class Applier:
         """The gradients are there: change them before the step uses them."""
         if not tracked.inner:
             for change in self.changes:
-                change.gradients(optimizer, tracked)
+                self.stage.attempt(change.gradients, optimizer, tracked)
         if self.intervention.clip_norm is not None:
             self._clip(parameters_of(optimizer), optimizer)
 
@@ -117,7 +117,7 @@ class Applier:
         @functools.wraps(closure)
         def prepared() -> Any:
             for change in self.changes:
-                change.before_closure(optimizer)
+                self.stage.attempt(change.before_closure, optimizer)
             loss = closure()
             self._prepare(optimizer, tracked)
             return loss
@@ -145,7 +145,7 @@ class Applier:
         tracked = tracked or self.watcher.find(optimizer)
         if tracked is not None and not tracked.inner:
             for change in reversed(self.changes):
-                change.after_step(optimizer, tracked)
+                self.stage.attempt(change.after_step, optimizer, tracked)
         self._loan.give_back(optimizer)
 
     def _clip(self, parameters: list[Any], optimizer: Any = None) -> None:
@@ -165,7 +165,8 @@ class Applier:
                 listed = [tensors] if isinstance(tensors, self.torch.Tensor) else list(tensors)
                 before = listed
                 for change in self.changes:
-                    listed = change.before_backward(listed)
+                    changed = self.stage.attempt(change.before_backward, listed)
+                    listed = listed if changed is None else changed
                 if listed is not before:
                     tensors = listed[0] if isinstance(tensors, self.torch.Tensor) else listed
             original(tensors, *args, **kwargs)
@@ -179,7 +180,7 @@ class Applier:
         if manual is None or not self.intervention.touches(manual.index):
             return
         for change in self.changes:
-            change.after_backward(manual.leaves)
+            self.stage.attempt(change.after_backward, manual.leaves)
         gradients = [p.grad for p in manual.leaves if p.grad is not None]
         if self.intervention.clip_norm is not None:
             self._clip(manual.leaves)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,7 @@ class Stage:
         self.patches = Patches(torch)
         self.refused = ""
         self._generators: dict[tuple[str, str], Any] = {}
+        self._weights: weakref.WeakKeyDictionary[Any, tuple[int, set[int]]] = weakref.WeakKeyDictionary()
         self._calls: Calls | None = None
         self._hidden: Hidden | None = None
 
@@ -65,6 +68,14 @@ class Stage:
             self.watcher.recorder.event("not-applied", self.watcher.steps, data={"reason": reason})
             self.watcher.recorder.flush()
 
+    def attempt(self, act: Callable[..., Any], *args: Any) -> Any:
+        """Do something of ours: an error in it is no error of the script's, but means that the change isn't made."""
+        try:
+            return act(*args)
+        except Exception as error:
+            self.refuse(f"gradwise failed at it ({error!r})")
+            return None
+
     def generator(self, purpose: str, device: Any = "cpu") -> Any:
         """Random numbers for one purpose, the same in every run with this seed."""
         key = purpose, str(device)
@@ -82,6 +93,26 @@ class Stage:
     def held(self) -> set[int]:
         """The ids of all parameters in them."""
         return {id(p) for optimizer in self.optimizers() for p in parameters_of(optimizer)}
+
+    def weights(self, optimizer: Any) -> set[int]:
+        """The ids of an optimizer's weights: in no use a bias, part of a normalization, a gain or a slope."""
+        parameters = parameters_of(optimizer)
+        known = self._weights.get(optimizer)
+        if known is None or known[0] != len(parameters):
+            known = self._weights[optimizer] = len(parameters), self._weights_among(parameters)
+        return known[1]
+
+    def _weights_among(self, parameters: list[Any]) -> set[int]:
+        from gradwise.regularization import roles
+
+        spared = {roles.BIAS, roles.NORM, roles.GAIN, roles.SLOPE}
+        decays: dict[int, bool] = {}
+        for root in self.roots():
+            with suppress(ValueError):  # a lazy module that nothing has gone through yet
+                for found in roles.parameters(root):
+                    decays[id(found.tensor)] = decays.get(id(found.tensor), True) and spared.isdisjoint(found.roles)
+        # What is in no module is told by its shape, as such parameters of modules are.
+        return {id(p) for p in parameters if decays.get(id(p), sum(size > 1 for size in p.shape) > 1)}
 
     def roots(self) -> list[Any]:
         """The modules whose parameters the script asked for."""

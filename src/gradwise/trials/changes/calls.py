@@ -83,7 +83,7 @@ class Calls:
             outer = Call(module, args, kwargs, self.torch.is_grad_enabled(), frame[0] if frame else None)
             try:
                 for each in self.before:
-                    each(outer)
+                    self.stage.attempt(each, outer)
                 self.outer = outer
                 with self._inside(module):
                     out = original(module, *outer.args, **outer.kwargs)

@@ -184,9 +184,10 @@ class Score(Change):
 
     def install(self) -> None:
         """Follow what becomes of the losses."""
-        self._mode: Any = _Shadows()
-        self._mode.__enter__()  # type: ignore[no-untyped-call]
-        self.stage.patches.on_undo(lambda: self._mode.__exit__(None, None, None))
+        mode: Any = _Shadows()
+        self._mode = mode
+        mode.__enter__()
+        self.stage.patches.on_undo(lambda: mode.__exit__(None, None, None))
 
     def shadow(self, tensor: Any, right: Any) -> None:
         """`right` is what `tensor` would be."""

@@ -87,6 +87,7 @@ class Unfreeze(Change):
         torch, patches = self.torch, self.stage.patches
         self.stage.calls.before.append(self._called)
         patches.replace(torch.Tensor, "detach", self._wrap_detach)
+        patches.replace(torch.Tensor, "numpy", self._wrap_numpy)
         patches.replace(torch.no_grad, "__enter__", self._wrap_enter)
         data = torch.Tensor.data
         torch.Tensor.data = property(self._data(data.__get__), data.__set__, data.__delete__)
@@ -120,6 +121,15 @@ class Unfreeze(Change):
             return original(tensor)
 
         return detach
+
+    def _wrap_numpy(self, original: Any) -> Any:
+        def numpy(tensor: Any, **kwargs: Any) -> Any:
+            if tensor.requires_grad and self._cuts(sys._getframe(1)):
+                self.stage.refuse("a module's forward computes in numpy, through which no gradient passes")
+                kwargs = {"force": True}
+            return original(tensor, **kwargs)
+
+        return numpy
 
     def _data(self, original: Any) -> Any:
         def data(tensor: Any) -> Any:

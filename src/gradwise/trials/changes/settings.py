@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from gradwise.probes.tracked import Tracked
-from gradwise.trials.changes.base import Change, Loan, Stage, parameters_of
+from gradwise.trials.changes.base import Change, Loan, Stage
 
 
 class _Setting(Change):
@@ -87,7 +87,7 @@ class Decay(Change):
         if id(optimizer) not in self._due:  # a closure may be evaluated several times within a step
             return
         self._due.discard(id(optimizer))
-        weights = weights_among(self.stage, parameters_of(optimizer))
+        weights = self.stage.weights(optimizer)
         with self.torch.no_grad():
             for group in optimizer.param_groups:
                 for p in group["params"]:
@@ -108,7 +108,7 @@ class DecayWeightsOnly(Change):
 
     def before_step(self, optimizer: Any, tracked: Tracked) -> None:
         """Split the groups."""
-        weights = weights_among(self.stage, parameters_of(optimizer))
+        weights = self.stage.weights(optimizer)
         groups: list[Any] = []
         for group in optimizer.param_groups:
             # In runs of neighbours, so that the order of the parameters stays: what looks at a step goes by it.
@@ -127,16 +127,3 @@ class DecayWeightsOnly(Change):
         whole = self._whole.pop(id(optimizer), None)
         if whole is not None:
             optimizer.param_groups = whole
-
-
-def weights_among(stage: Stage, parameters: list[Any]) -> set[int]:
-    """The ids of those that are weights: in no use a bias, part of a normalization, a gain or a slope."""
-    from gradwise.regularization import roles
-
-    spared = {roles.BIAS, roles.NORM, roles.GAIN, roles.SLOPE}
-    known: dict[int, bool] = {}
-    for root in stage.roots():
-        for found in roles.parameters(root):
-            known[id(found.tensor)] = known.get(id(found.tensor), True) and spared.isdisjoint(found.roles)
-    # What is in no module is told by its shape, as such parameters of modules are.
-    return {id(p) for p in parameters if known.get(id(p), sum(size > 1 for size in p.shape) > 1)}

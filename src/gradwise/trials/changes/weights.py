@@ -41,13 +41,12 @@ class _Start(Change):
     def fresh(self, parameter: Any) -> bool:
         """Whether a parameter is to be changed: it hasn't been, or the script has filled it anew since."""
         known = self._done.get(id(parameter))
-        version: int = parameter._version
-        return known is None or known[0]() is not parameter or known[1] != version
+        return known is None or known[0]() is not parameter or known[1] != _version(parameter)
 
     def done(self, parameter: Any) -> None:
         """A parameter was changed."""
         self.found += 1
-        self._done[id(parameter)] = weakref.ref(parameter), parameter._version
+        self._done[id(parameter)] = weakref.ref(parameter), _version(parameter)
 
     def _called(self, call: Call) -> None:
         # What a script does to its weights after it made the optimizer is over by the first call; in one without an
@@ -75,6 +74,11 @@ class _Start(Change):
     def refuse_loaded(self) -> None:
         """Weights that were trained before are no beginning."""
         self.stage.refuse("its weights are loaded from a file or another model, so they are not its initial ones")
+
+
+def _version(parameter: Any) -> int:
+    """How often a tensor was changed in place."""
+    return int(parameter._version)
 
 
 class Init(_Start):

@@ -1,0 +1,281 @@
+"""Small trainings, sick and healthy look-alikes, from the probes through to the diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from watching import watched
+
+from gradwise.diagnosis import Diagnosis, diagnose
+from gradwise.recording.recording import Recording, RunInfo
+
+Data = tuple[Tensor, Tensor]
+
+
+def blobs(n: int = 600, features: int = 12, classes: int = 4, spread: float = 1.0, seed: int = 0) -> Data:
+    """Points around one centre per class, in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 2.0 * torch.randn(classes, features, generator=generator)
+    y = torch.randint(0, classes, (n,), generator=generator)
+    return centres[y] + spread * torch.randn(n, features, generator=generator), y
+
+
+def mlp(inputs: int = 12, outputs: int = 4, hidden: int = 32, dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+
+
+def entropy(out: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(out, y)
+
+
+def squares(out: Tensor, y: Tensor) -> Tensor:
+    return functional.mse_loss(out, y)
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Data,
+    held_out: Data | None = None,
+    *,
+    epochs: int = 20,
+    batch: int = 20,
+    loss: Callable[[Tensor, Tensor], Tensor] = entropy,
+    shuffle: bool = True,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+) -> None:
+    x, y = data
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(epochs):
+        model.train()
+        order = torch.randperm(len(x), generator=generator) if shuffle else torch.arange(len(x))
+        for i in range(0, len(x), batch):
+            rows = order[i : i + batch]
+            optimizer.zero_grad()
+            loss(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        if held_out is not None:
+            model.eval()
+            with torch.no_grad():
+                loss(model(held_out[0]), held_out[1])
+
+
+def diagnosed(run: Callable[[], None]) -> Diagnosis:
+    with watched() as seen:
+        run()
+    r = seen.recording
+    return diagnose(Recording(RunInfo("x", facts={"torch": "2"}), r.optimizers, r.series, r.events))
+
+
+def ids(diagnosis: Diagnosis, least: float = 0.6) -> list[str]:
+    found = (*diagnosis.findings, *diagnosis.suspicions)
+    return [f.id for f in found if f.severity != "info" and f.confidence >= least]
+
+
+def sgd(model: nn.Module, lr: float = 0.1, **options: float) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), lr, **options)
+
+
+def in_order(data: Data) -> Data:
+    order = data[1].argsort(stable=True)
+    return data[0][order], data[1][order]
+
+
+def test_sorted_by_class_and_never_shuffled() -> None:
+    model = mlp()
+    result = diagnosed(lambda: fit(model, sgd(model), in_order(blobs(spread=3.0)), shuffle=False))
+    assert ids(result)[0] == "unshuffled-data"
+    finding = result.findings[0]
+    assert finding.evidence["period"] == 30
+    assert finding.remedies[0].intervention.fixes == ("shuffle",)
+
+
+def test_the_loader_that_does_not_shuffle_is_named() -> None:
+    from torch.utils.data import DataLoader, TensorDataset
+
+    def run() -> None:
+        model, loader = mlp(), DataLoader(TensorDataset(*in_order(blobs(spread=3.0))), batch_size=20)
+        optimizer = sgd(model)
+        for _ in range(20):
+            for x, y in loader:
+                optimizer.zero_grad()
+                entropy(model(x), y).backward()
+                optimizer.step()
+
+    finding = diagnosed(run).findings[0]
+    assert finding.id == "unshuffled-data"
+    assert finding.where.file is not None
+    assert finding.where.file.endswith("test_diagnosed.py")
+    assert finding.evidence["sampler"] == "SequentialSampler"
+
+
+def test_an_order_that_does_no_harm_is_only_suspected() -> None:
+    model = mlp()
+    result = diagnosed(lambda: fit(model, sgd(model), in_order(blobs()), shuffle=False))
+    assert (ids(result), ids(result, 0.3)) == ([], ["unshuffled-data"])
+    assert result.verdict == "healthy"
+
+
+@pytest.mark.parametrize("kind", ["random order that stays", "sorted but shuffled", "whole batch", "drifting"])
+def test_order_that_is_none(kind: str) -> None:
+    data = blobs()
+    model = mlp()
+
+    def run() -> None:
+        if kind == "random order that stays":
+            fit(model, sgd(model), data, shuffle=False)
+        elif kind == "sorted but shuffled":
+            fit(model, sgd(model), in_order(data))
+        elif kind == "whole batch":
+            fit(model, sgd(model), in_order(data), shuffle=False, batch=600, epochs=200)
+        else:  # one pass over targets that move, as in online learning
+            x, y = data
+            fit(mlp(12, 1), sgd(model), (x.repeat(4, 1), torch.linspace(0, 1, 4 * len(y))[:, None]), epochs=1,
+                shuffle=False, loss=squares)  # fmt: skip
+
+    assert "unshuffled-data" not in ids(diagnosed(run), 0.3)
+
+
+def mixed(data: Data) -> Data:
+    return data[0], data[1][torch.randperm(len(data[1]), generator=torch.Generator().manual_seed(7))]
+
+
+def test_labels_that_belong_to_other_inputs() -> None:
+    model, data = mlp(hidden=128), mixed(blobs(900))
+    adam = torch.optim.Adam(model.parameters(), 3e-3)
+    result = diagnosed(lambda: fit(model, adam, (data[0][:600], data[1][:600]), (data[0][600:], data[1][600:])))
+    assert ids(result)[0] == "labels-mismatched"
+    assert result.findings[0].evidence["loss_without_looking"] == pytest.approx(1.38, abs=0.03)
+
+
+def test_noisy_labels_still_belong() -> None:
+    x, y = blobs(900)
+    generator = torch.Generator().manual_seed(3)
+    wrong = torch.rand(len(y), generator=generator) < 0.5
+    y = torch.where(wrong, torch.randint(0, 4, (len(y),), generator=generator), y)
+    model = mlp()
+    run = diagnosed(lambda: fit(model, sgd(model, 0.02), (x[:600], y[:600]), (x[600:], y[600:]), epochs=12))
+    assert ids(run) == []
+
+
+def test_a_parity_that_no_simple_predictor_sees_is_no_mismatch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.rand(2000, 10, generator=generator) > 0.5).float() * 2 - 1
+    y = (x[:, 0] * x[:, 1] * x[:, 2] > 0).long()
+    model = mlp(10, 2, 64)
+    adam = torch.optim.Adam(model.parameters(), 3e-3)
+    result = diagnosed(lambda: fit(model, adam, (x[:1600], y[:1600]), (x[1600:], y[1600:]), epochs=12, batch=32))
+    assert "labels-mismatched" not in ids(result, 0.3)
+
+
+def rings() -> Data:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 2, generator=generator)
+    return x, (x.square().sum(1) > 1.4).long()
+
+
+def test_a_line_cannot_part_rings() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(2, 2)
+    assert ids(diagnosed(lambda: fit(model, sgd(model), rings(), epochs=20))) == ["underfitting"]
+
+
+def test_a_net_can() -> None:
+    model = mlp(2, 2)
+    assert ids(diagnosed(lambda: fit(model, sgd(model), rings(), epochs=40))) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: sgd(m, weight_decay=0.5),
+        lambda m: torch.optim.Adam(m.parameters(), 1e-3, weight_decay=1.0),
+        lambda m: torch.optim.AdamW(m.parameters(), 1e-3, weight_decay=30.0),
+    ],
+    ids=["sgd", "adam", "adamw"],
+)
+def test_decay_that_leaves_nothing(make: Callable[[nn.Module], torch.optim.Optimizer]) -> None:
+    model = mlp()
+    data = blobs(spread=0.7)
+    result = diagnosed(lambda: fit(model, make(model), data))
+    assert ids(result)[0] == "over-regularized"
+    assert result.findings[0].remedies[0].intervention.decay_scale == 0.1
+
+
+def test_a_usual_decay_is_only_mentioned() -> None:
+    model = mlp()
+    result = diagnosed(lambda: fit(model, sgd(model, weight_decay=1e-3), blobs()))
+    assert ids(result, 0.3) == []
+    (info,) = result.findings
+    assert (info.id, info.severity) == ("decay-on-bias-or-norm", "info")
+    assert result.verdict == "healthy"
+
+
+def test_decay_on_weights_only_is_not_mentioned() -> None:
+    model = mlp()
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 1e-3},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(groups, 0.1)
+    assert diagnosed(lambda: fit(model, optimizer, blobs())).findings == ()
+
+
+def test_dropout_that_leaves_nothing_and_one_that_does_not() -> None:
+    data, held_out = blobs(600, classes=8), blobs(200, classes=8)
+    strong, usual = mlp(12, 8, 24, 0.95), mlp(12, 8, 64, 0.3)
+    result = diagnosed(lambda: fit(strong, sgd(strong), data, held_out))
+    assert ids(result)[0] == "over-regularized"
+    assert result.findings[0].remedies[0].intervention.dropout_scale == 0.4
+    assert "over-regularized" not in ids(diagnosed(lambda: fit(usual, sgd(usual), data, held_out)), 0.3)
+
+
+def test_a_rate_that_is_gone_before_the_descent() -> None:
+    model = mlp()
+    optimizer = sgd(model, 0.01)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.3)
+    result = diagnosed(lambda: fit(model, optimizer, blobs(), epochs=30, scheduler=decay))
+    assert ids(result)[0] == "lr-decayed-too-early"
+    assert result.findings[0].remedies[0].intervention.lr is not None
+
+
+@pytest.mark.parametrize("gamma", [0.7, 0.9])
+def test_a_rate_that_is_gone_after_it(gamma: float) -> None:
+    model = mlp()
+    optimizer = sgd(model, 0.1)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma)
+    result = diagnosed(lambda: fit(model, optimizer, blobs(), epochs=40, scheduler=decay))
+    assert "lr-decayed-too-early" not in ids(result, 0.3)
+
+
+def test_epsilon_above_the_gradients() -> None:
+    model = mlp()
+    adam = torch.optim.Adam(model.parameters(), 1e-3, eps=1e-3)
+    result = diagnosed(lambda: fit(model, adam, blobs(), loss=lambda out, y: 1e-5 * entropy(out, y)))
+    assert ids(result)[0] == "eps-dominated-updates"
+    assert result.findings[0].remedies[0].intervention.eps is not None
+
+
+def test_epsilon_above_what_is_left_of_the_gradients_after_a_descent() -> None:
+    model = mlp()
+    adam = torch.optim.Adam(model.parameters(), 1e-2, eps=1e-5)
+    assert ids(diagnosed(lambda: fit(model, adam, blobs(spread=0.2), epochs=40)), 0.3) == []
+
+
+def test_validation_that_turns_up_names_the_step() -> None:
+    x, y = blobs(300, 20, 2, spread=6.0)
+    model = mlp(20, 2, 128)
+    adam = torch.optim.Adam(model.parameters(), 3e-3)
+    result = diagnosed(lambda: fit(model, adam, (x[:150], y[:150]), (x[150:], y[150:]), epochs=60))
+    assert ids(result) == ["overfitting"]
+    finding = result.findings[0]
+    assert finding.remedies[0].intervention.stop == finding.where.step
+    assert finding.where.step is not None
+    assert finding.where.step < 250
