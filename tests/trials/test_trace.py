@@ -148,3 +148,44 @@ def test_origin_and_place(case: str, tmp_path: Path) -> None:
     data = traced(text, tmp_path, step)
     assert {k: data.get(k) for k in expected} == expected
     assert data["place"] == {"file": str(tmp_path / "script.py"), "line": line_of(text)}
+
+
+@pytest.mark.parametrize("foreach", [True, False])
+def test_an_update_that_overflows(foreach: bool, tmp_path: Path) -> None:
+    loss = "def loss_of(step):\n    return model.weight.sum() * (1e30 if step == 3 else 1e-20)"
+    text = script(loss, f"SGD(model.parameters(), lr=1e10, foreach={foreach})", "model = nn.Linear(4, 1)")
+    data = traced(text, tmp_path, 4)
+    assert (data["stage"], data["step"], data["parameter"]) == ("update", 3, "weight")
+
+
+@pytest.mark.parametrize("change", ["no loss is bad", "the step is not reached"])
+def test_without_a_bad_loss_there_is_no_origin(change: str, tmp_path: Path) -> None:
+    text = script("def loss_of(step):\n    return F.mse_loss(model(x), y)")
+    assert "stayed finite" in traced(text, tmp_path, 5 if change == "no loss is bad" else 19)["problem"]
+
+
+def test_torch_is_left_as_it_was(tmp_path: Path) -> None:
+    def state() -> tuple[Any, ...]:
+        hooks = torch.nn.modules.module
+        counts = len(hooks._global_forward_pre_hooks), len(hooks._global_forward_hooks)
+        modes = torch.utils._python_dispatch._len_torch_dispatch_stack()
+        return torch.autograd.backward, torch.autograd.grad, torch.is_anomaly_enabled(), counts, modes
+
+    before = state()
+    traced(CASES["exp"][0], tmp_path, 6)
+    assert state() == before
+
+
+def test_a_trial_tells_it_with_the_line_as_the_user_knows_it(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    text = CASES["root at zero"][0].replace("model = Net()", "model = torch.compile(Net())")
+    (folder / "script.py").write_text(text)
+    target = Target("script.py", cwd=str(folder))
+    with Workspace.before(target.cwd, target.script) as workspace:
+        workspace.after()
+        trial = Runner(target, workspace).trace({"step": 5, "source": 0}, 0, 100.0)
+    [event] = trial.recording.happened("non-finite-origin")
+    assert (event.data["node"], event.data["place"]) == ("Sqrt", {"file": "script.py", "line": line_of(text)})
+    assert trial.recording.run.status == "stopped"
+    assert "Traceback" not in (trial.output or "")

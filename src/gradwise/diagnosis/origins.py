@@ -10,9 +10,9 @@ from typing import Any
 from gradwise.diagnosis.advice import advise
 from gradwise.diagnosis.evidence import evidence_of
 from gradwise.diagnosis.findings import Finding, Remedy, Where
-from gradwise.interventions import FIXES, Intervention
+from gradwise.interventions import Intervention
 from gradwise.legible import number
-from gradwise.recording.recording import Recording
+from gradwise.recording.recording import Place, Recording
 
 _SKIP = Intervention(fixes=("skip-non-finite",))
 _SMALLER = (Intervention(clip_norm=1.0), Intervention(lr_scale=0.1))
@@ -49,9 +49,7 @@ def located(finding: Finding, data: Mapping[str, Any], recording: Recording) -> 
     nature, place = nature_of(data), data.get("place") or {}
     e = evidence_of(recording, finding.source)
     step = int(data.get("step", finding.where.step or 0))
-    several = {r.intervention.optimizer for r in finding.remedies} | {finding.source if finding.source else None}
-    optimizer = next((i for i in several if i is not None), None)
-    candidates = [replace(c, optimizer=optimizer) for c in nature.candidates]
+    candidates = [replace(c, optimizer=finding.source or None) for c in nature.candidates]
     where = Where(
         file=place.get("file") or finding.where.file,
         line=place.get("line") if place.get("file") else finding.where.line,
@@ -59,6 +57,9 @@ def located(finding: Finding, data: Mapping[str, Any], recording: Recording) -> 
         module=data.get("module"),
         step=step,
     )
+    # The data are cleaned where they are read; what is skipped is a step of the optimizer.
+    read = data.get("stage") == "data" and place.get("file")
+    at = Place(place["file"], int(place["line"])) if read else None
     first = finding.explanation.split(":")[0].rstrip(".")
     says = f"{first}. {nature.says}{_then(data)}" + (f" {nature.write}" if nature.write else "")
     evidence = {
@@ -75,7 +76,9 @@ def located(finding: Finding, data: Mapping[str, Any], recording: Recording) -> 
         where=where,
         explanation=says,
         evidence={k: v for k, v in evidence.items() if v is not None},
-        remedies=tuple(Remedy(c, advise(c, e) or _advice(c), reason="not tried") for c in candidates),
+        remedies=tuple(
+            Remedy(c, advise(c, e, at if "clean-inputs" in c.fixes else None), reason="not tried") for c in candidates
+        ),
     )
 
 
@@ -168,8 +171,8 @@ def _of_data(data: Mapping[str, Any], at: str) -> Nature:
         what = told[0] if told else f"made what is not finite{_given(data.get('inputs', ()))}"
         write = told[1] if told else ""
         return Nature(f"The data is at fault: `{name}`{at}, which prepares it, {what}.", write, _CLEAN)
-    told = next(iter(data.get("inputs", ())), {})
-    many = f"{told['bad']:,} of {_count(told):,} values" if told.get("bad") and told.get("size") is not None else "it"
+    read: Mapping[str, Any] = next(iter(data.get("inputs", ())), {})
+    many = f"{read['bad']:,} of {_count(read):,} values" if read.get("bad") and read.get("size") is not None else "some"
     where = f" (column{'s' if len(columns) > 1 else ''} {', '.join(map(str, columns))})" if columns else ""
     return Nature(
         f"The data is at fault: {many}{where} of what is read{at} are not finite.",
@@ -244,7 +247,3 @@ def _count(told: Mapping[str, Any]) -> int:
 
 def _named(data: Mapping[str, Any]) -> bool:
     return data.get("stage") in ("update", "parameter", "buffer")
-
-
-def _advice(intervention: Intervention) -> str:
-    return "; ".join(FIXES[fix] for fix in intervention.fixes)

@@ -45,9 +45,9 @@ class Replayed:
     """What came of it.
 
     Attributes:
-        data: what was found (of a trace: as `gradwise.trials.trace.Trace` tells it); of the curvature: `kind`, `why`, `gradient_norm`, `gradient_noise`, `smallest`, `largest` (each with
-            `value`, `residual`, `noise`), `newton`, `fresh`, `direction`, `products`, `seconds`; `sharpness` for SGD.
-            Empty where there is a problem.
+        data: what was found. Of a trace: as `gradwise.trials.trace.Trace` tells it. Of the curvature: `kind`, `why`,
+            `gradient_norm`, `gradient_noise`, `smallest`, `largest` (each with `value`, `residual`, `noise`),
+            `newton`, `fresh`, `direction`, `products`, `seconds`; `sharpness` for SGD. Empty where there is a problem.
         problem: why nothing was measured, in words; "" where it was.
         seconds: what it took.
     """
@@ -63,7 +63,7 @@ class Replayed:
 
 
 def curvature_at(
-    attempts: Attempts, step: int, source: int = 0, products: int = 25, batches: int | None = None
+    attempts: Attempts, step: int, source: int = 0, products: int = 25, batches: int | None = None, share: float = 1.0
 ) -> Replayed:
     """Run the script again with the watched run's luck up to `step`, and measure the curvature of its loss there.
 
@@ -75,6 +75,7 @@ def curvature_at(
         batches: the step's and those after it, over which the loss is averaged, their graphs in memory together; as
             many more check the directions. None: 16, or, where these would take more than a tenth of the time left,
             fewer, but 4 at least.
+        share: of the time left that it may take.
 
     Raises:
         OverError: there is no time left for it, or the bench makes no replays.
@@ -91,8 +92,7 @@ def curvature_at(
         extra = _SHARE * attempts.left
         batches = next((n for n in _BATCHES if cost(n) - attempts.costs.of(step) <= extra), _BATCHES[-1])
     expected = cost(batches)
-    if expected > attempts.left:
-        raise OverError(f"the budget of {duration(attempts.plan.budget)} was spent")
+    _affords(attempts, expected, share)
     attempts.plan.progress("the script as it is, for the curvature", 1, 1)
     order = {"step": step, "source": source, "products": products, "batches": batches, "fresh": batches}
     trial = bench.replay(order, 0, min(attempts.left, 30 + 10 * expected))
@@ -100,7 +100,7 @@ def curvature_at(
     return _told(trial, "curvature", step)
 
 
-def origin_of(attempts: Attempts, step: int, source: int = 0) -> Replayed:
+def origin_of(attempts: Attempts, step: int, source: int = 0, share: float = 1.0) -> Replayed:
     """Run the script again with the watched run's luck, and find where a loss that was not finite at `step` came from.
 
     Where the watched run's luck can't be had again the loss fails at another step. Then as many are looked at as a
@@ -110,6 +110,7 @@ def origin_of(attempts: Attempts, step: int, source: int = 0) -> Replayed:
         attempts: whose budget pays, and whose bench makes it.
         step: the optimizer's step at which the loss was first not finite.
         source: the optimizer's index.
+        share: of the time left that it may take.
 
     Raises:
         OverError: there is no time left for it, or the bench makes no replays.
@@ -124,13 +125,19 @@ def origin_of(attempts: Attempts, step: int, source: int = 0) -> Replayed:
     before = min(before, step)
     looked = before + 1 if attempts.plan.paired else before + beyond
     expected = costs.of(step + _TRACED * looked)
-    if expected > attempts.left:
-        raise OverError(f"the budget of {duration(attempts.plan.budget)} was spent")
+    _affords(attempts, expected, share)
     attempts.plan.progress("the script as it is, for where the NaN began", 1, 1)
     order = {"step": step, "source": source, "before": before, "beyond": beyond}
     trial = bench.trace(order, 0, min(attempts.left, 30 + 10 * expected))
     attempts.spent += trial.seconds
     return _told(trial, "non-finite-origin", step)
+
+
+def _affords(attempts: Attempts, expected: float, share: float) -> None:
+    if expected > attempts.left:
+        raise OverError(f"the budget of {duration(attempts.plan.budget)} was spent")
+    if expected > share * attempts.left:
+        raise OverError(f"it would take about {duration(expected)} of {duration(attempts.left)}")
 
 
 def _told(trial: Trial, kind: str, step: int) -> Replayed:

@@ -59,7 +59,7 @@ class Origin:
         return {"kind": self.kind, "operation": self.operation, "inputs": self.inputs, **self.around}
 
 
-class Taints(TorchDispatchMode):
+class Taints(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows what is not finite through all operations while it is entered.
 
     Args:
@@ -68,7 +68,7 @@ class Taints(TorchDispatchMode):
     """
 
     def __init__(self, around: Callable[[Tensor, bool | None], dict[str, Any]]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.around = around
         self.failed: Exception | None = None
         self._origins: dict[int, Origin] = {}

@@ -1,8 +1,8 @@
 """The first NaN or Inf of an unmodified script, found within a trial: which operation made it, where, of what.
 
-From two steps before the loss was first not finite every operation is looked at (`gradwise.trials.taints`), until a loss
-that isn't finite is to be differentiated. That loss tells where it came from, and the run is over. Autograd remembers
-meanwhile in which line each of its operations was made, so that one that fails on the way back has a place, too.
+From two steps before the loss was first not finite every operation is looked at (`gradwise.trials.taints`), until a
+loss that isn't finite is to be differentiated. That loss tells where it came from, and the run is over. Autograd
+remembers meanwhile in which line each of its operations was made, so that one that fails on the way back has a place.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +103,9 @@ class Trace:
             optimizer.register_optimizer_step_post_hook(self._after_step),
         ):
             patches.on_undo(handle.remove)
-        self.taints.__enter__()
-        patches.on_undo(lambda: self.taints.__exit__(None, None, None))
+        following = ExitStack()
+        following.enter_context(self.taints)
+        patches.on_undo(following.close)
 
     # where the run is
 
@@ -132,7 +133,7 @@ class Trace:
         self._inside = None
 
     def _around(self, tensor: Tensor, trained: bool | None) -> dict[str, Any]:
-        """Where a tensor is being made, of what depends on what is trained or not; what it is if it was there (None)."""
+        """Where a tensor is being made, and whether of what is `trained`; what it is if it was there already (None)."""
         told: dict[str, Any] = {"step": self._steps, "module": self._running[-1][0] if self._running else None}
         told["place"] = _brief(places.described(places.here()))
         parameter = self._parameter(tensor)
