@@ -53,18 +53,31 @@ class Plateau:
 
 
 def plateau(curve: Curve, source: int = 0) -> Plateau | None:
-    """The first stretch in which the loss stands still; None where there is none."""
+    """The stretch in which the loss is stuck; None where it stands still nowhere.
+
+    That is the first one, if the loss left it for one far below; else the longest.
+    """
     level, count = curve.level, len(curve.level)
     least = max(3, math.ceil(_STRETCH * count))
-    tolerance = max(_SIGMAS * float(np.median(curve.error)), _LEVEL * float(level.max() - level.min()))
-    for begin in range(count - least + 1):
+    moved = float(level.max() - level.min())
+    tolerance = max(_SIGMAS * float(np.median(curve.error)), _LEVEL * moved)
+    found: list[Plateau] = []
+    begin = 0
+    while begin + least <= count:
         end = begin + least
-        if np.ptp(level[begin:end]) <= tolerance:
-            while end < count and np.ptp(level[begin : end + 1]) <= tolerance:
-                end += 1
-            first, last = int(curve.centre[begin]), int(curve.centre[end - 1])
-            return Plateau(first, last, float(np.median(level[begin:end])), source)
-    return None
+        if np.ptp(level[begin:end]) > tolerance:
+            begin += 1
+            continue
+        while end < count and np.ptp(level[begin : end + 1]) <= tolerance:
+            end += 1
+        first, last = int(curve.centre[begin]), int(curve.centre[end - 1])
+        found.append(Plateau(first, last, float(np.median(level[begin:end])), source))
+        begin = end
+    if not found:
+        return None
+    if found[0].level - found[-1].level > 0.5 * moved:
+        return found[0]
+    return max(found, key=lambda p: p.last - p.first)
 
 
 def question(diagnosis: Diagnosis, recording: Recording) -> Plateau | None:
@@ -99,12 +112,14 @@ def weighed(diagnosis: Diagnosis, where: Plateau, data: Mapping[str, Any], recor
     diagnosis = _with_sharpness(diagnosis, where, data)
     if _is_way_down(data):
         return _confirmed(diagnosis, where, data, recording)
-    factor = _LOWERED.get(kind, 1.0)
     lowered: list[Finding] = []
     kept: dict[str, list[Finding]] = {"findings": [], "suspicions": []}
     for part, found in kept.items():
         for finding in getattr(diagnosis, part):
             if finding.id == SADDLE and finding.source == where.source:
+                # Equal units are a fact, and stay equal on the way, too.
+                fact = kind == "not critical" and "equal_units" in finding.evidence
+                factor = 1.0 if fact else _LOWERED.get(kind, 1.0)
                 told = {"point": kind, "measured_at_step": where.step, **_figures(data)}
                 finding = replace(
                     finding, confidence=finding.confidence * factor, evidence={**finding.evidence, **told}

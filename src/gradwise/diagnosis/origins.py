@@ -14,6 +14,8 @@ from gradwise.interventions import Intervention
 from gradwise.legible import number
 from gradwise.recording.recording import Place, Recording
 
+# Momentum and averages may hold back for a step or two what an update did.
+_HELD_BACK = 3
 _SKIP = Intervention(fixes=("skip-non-finite",))
 _SMALLER = (Intervention(clip_norm=1.0), Intervention(lr_scale=0.1))
 _CLEAN = (Intervention(fixes=("clean-inputs",)), _SKIP)
@@ -48,20 +50,24 @@ def located(finding: Finding, data: Mapping[str, Any], recording: Recording) -> 
     """
     nature, place = nature_of(data), data.get("place") or {}
     e = evidence_of(recording, finding.source)
-    step = int(data.get("step", finding.where.step or 0))
+    shown = int(finding.evidence.get("first_bad_step", finding.where.step or 0))
+    step = int(data.get("step", shown))
+    # A run that draws other numbers each time fails elsewhere, in the same way.
+    elsewhere = not shown - _HELD_BACK <= step <= shown
     candidates = [replace(c, optimizer=finding.source or None) for c in nature.candidates]
     where = Where(
         file=place.get("file") or finding.where.file,
         line=place.get("line") if place.get("file") else finding.where.line,
         parameter=data.get("parameter") if _named(data) else None,
         module=data.get("module"),
-        step=step,
+        step=shown if elsewhere else step,
     )
     # The data are cleaned where they are read; what is skipped is a step of the optimizer.
     read = data.get("stage") == "data" and place.get("file")
     at = Place(place["file"], int(place["line"])) if read else None
     first = finding.explanation.split(":")[0].rstrip(".")
-    says = f"{first}. {nature.says}{_then(data)}" + (f" {nature.write}" if nature.write else "")
+    repeated = f" When the run was repeated with other random numbers, it was at step {step}." if elsewhere else ""
+    says = f"{first}.{repeated} {nature.says}{_then(data)}" + (f" {nature.write}" if nature.write else "")
     evidence = {
         **{k: v for k, v in finding.evidence.items() if k not in ("parameters", "stage")},
         "stage": data.get("stage"),

@@ -15,6 +15,11 @@ from gradwise.search.replays import curvature_at, origin_of
 _SHARE = 0.3
 
 
+def calls_for(diagnosis: Diagnosis, recording: Recording) -> bool:
+    """Whether a replay would tell more of a diagnosis, with or without a cure to try."""
+    return _lost(diagnosis) is not None or geometry.question(diagnosis, recording) is not None
+
+
 def examine(diagnosis: Diagnosis, recording: Recording, attempts: Attempts) -> Diagnosis:
     """The diagnosis after the replays that it calls for, one of each kind at most.
 
@@ -25,7 +30,7 @@ def examine(diagnosis: Diagnosis, recording: Recording, attempts: Attempts) -> D
 
 
 def _origins(diagnosis: Diagnosis, recording: Recording, attempts: Attempts) -> Diagnosis:
-    lost = next((f for f in diagnosis.findings if f.id == "non-finite-loss"), None)
+    lost = _lost(diagnosis)
     if lost is None:
         return diagnosis
     step = int(lost.evidence.get("first_bad_step", lost.where.step or 0))
@@ -37,6 +42,10 @@ def _origins(diagnosis: Diagnosis, recording: Recording, attempts: Attempts) -> 
         return _noted(diagnosis, f"Where the NaN began could not be found: {found.problem}.")
     new = located(lost, found.data, recording)
     return _replaced(diagnosis, lost, new)
+
+
+def _lost(diagnosis: Diagnosis) -> Finding | None:
+    return next((f for f in diagnosis.findings if f.id == "non-finite-loss"), None)
 
 
 def _geometry(diagnosis: Diagnosis, recording: Recording, attempts: Attempts) -> Diagnosis:

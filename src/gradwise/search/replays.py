@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from gradwise.legible import duration
-from gradwise.search.attempts import Attempts, OverError
+from gradwise.search.attempts import Attempts, OverError, same_luck
 from gradwise.trials.runner import Trial
 
 # What a Hessian-vector product costs, in training steps: a backward pass for the gradient's graph, two through it.
@@ -16,10 +16,11 @@ _NEWTON = 15  # products for how far the critical point is
 # With few batches a direction found with them looks lower by them than it is. More cost little beside the start.
 _BATCHES = (16, 8, 4)
 _SHARE = 0.1
-# A step in which every operation is looked at, in plain ones: two passes over each result, and as many calls as those
-# of the smallest operations take twenty times over.
-_TRACED = 50
+# A step in which every operation is looked at, in plain ones, where the operations are smallest: some ten calls beside
+# each, and a stack of callers for autograd.
+_TRACED = 20
 _BEFORE, _BEYOND = 2, 3
+_UNPAIRED = 0.3
 
 
 @runtime_checkable
@@ -103,8 +104,8 @@ def curvature_at(
 def origin_of(attempts: Attempts, step: int, source: int = 0, share: float = 1.0) -> Replayed:
     """Run the script again with the watched run's luck, and find where a loss that was not finite at `step` came from.
 
-    Where the watched run's luck can't be had again the loss fails at another step. Then as many are looked at as a
-    tenth of the time left allows.
+    Where the watched run's luck can't be had again the loss fails at another step. Then as many are looked at as that
+    share of the time left allows, half of them before that step.
 
     Args:
         attempts: whose budget pays, and whose bench makes it.
@@ -118,19 +119,29 @@ def origin_of(attempts: Attempts, step: int, source: int = 0, share: float = 1.0
     bench = attempts.bench
     if not isinstance(bench, Tracer):
         raise OverError("not traced: there is nowhere to replay the script")
-    costs, before, beyond = attempts.costs, _BEFORE, _BEYOND
-    if not attempts.plan.paired:
-        afforded = costs.affordable(costs.of(0) + _SHARE * attempts.left) // _TRACED
-        before, beyond = max(before, min(step, afforded)), max(beyond, afforded)
-    before = min(before, step)
-    looked = before + 1 if attempts.plan.paired else before + beyond
-    expected = costs.of(step + _TRACED * looked)
+    found = None
+    if attempts.plan.paired:
+        trial = _trace(attempts, bench, step, source, min(_BEFORE, step), _BEYOND, share)
+        found = _told(trial, "non-finite-origin", step)
+        # Seeds of some generators are not those of all: the first loss tells whether it was the same luck.
+        if not found.problem or same_luck(attempts.recording, trial.recording):
+            return found
+    afforded = (attempts.costs.affordable(min(share, _UNPAIRED) * attempts.left) - step) // _TRACED
+    before = min(step, max(_BEFORE, afforded // 2))
+    trial = _trace(attempts, bench, step, source, before, max(_BEYOND, afforded - before), share)
+    again = _told(trial, "non-finite-origin", step)
+    return again if found is None else replace(again, seconds=found.seconds + again.seconds)
+
+
+def _trace(attempts: Attempts, bench: Tracer, step: int, source: int, before: int, beyond: int, share: float) -> Trial:
+    looked = before + 1 if beyond <= _BEYOND else before + beyond
+    expected = attempts.costs.of(step + _TRACED * looked)
     _affords(attempts, expected, share)
     attempts.plan.progress("the script as it is, for where the NaN began", 1, 1)
     order = {"step": step, "source": source, "before": before, "beyond": beyond}
     trial = bench.trace(order, 0, min(attempts.left, 30 + 10 * expected))
     attempts.spent += trial.seconds
-    return _told(trial, "non-finite-origin", step)
+    return trial
 
 
 def _affords(attempts: Attempts, expected: float, share: float) -> None:
