@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from gradwise.diagnosis.advice import advise
-from gradwise.diagnosis.curve import Curve
+from gradwise.diagnosis.curve import Curve, noise_of
 from gradwise.diagnosis.evidence import evidence_of
 from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Where
 from gradwise.diagnosis.hypotheses import DOUBT, REPORT, SUSPECT
 from gradwise.interventions import Intervention
 from gradwise.legible import number
 from gradwise.recording import signals
-from gradwise.recording.recording import Recording
+from gradwise.recording.recording import Floats, Recording
 
 SADDLE = "stuck-at-saddle"
 _RATES = ("lr-too-high", "late-lr-too-high")
-# A stretch is level where its windows differ by no more than their medians' errors make them (four of these, between
-# the highest and the lowest of some ten), or by less than a fiftieth of all that the loss ever moved.
-_SIGMAS, _LEVEL = 4.0, 0.02
+# A stretch is level where all but its outermost windows (lone spikes are no way on) lie no further apart than noise
+# puts them, which is 3.3 standard deviations, or within a fiftieth of all that the loss ever moved.
+_SIGMAS, _LEVEL, _MOST = 4.0, 0.02, (0.95, 0.05)
 _STRETCH = 0.2  # of the run, at least
 _CONFIRMED, _MEASURED = 0.9, 0.8
 # What a verdict that is no saddle leaves of the confidence that it was one.
@@ -60,15 +60,17 @@ def plateau(curve: Curve, source: int = 0) -> Plateau | None:
     level, count = curve.level, len(curve.level)
     least = max(3, math.ceil(_STRETCH * count))
     moved = float(level.max() - level.min())
-    tolerance = max(_SIGMAS * float(np.median(curve.error)), _LEVEL * moved)
+    # Batches in a row may have more in common than single ones: the windows' own jitter tells.
+    jitter = max(float(np.median(curve.error)), noise_of(level))
+    tolerance = max(_SIGMAS * jitter, _LEVEL * moved)
     found: list[Plateau] = []
     begin = 0
     while begin + least <= count:
         end = begin + least
-        if np.ptp(level[begin:end]) > tolerance:
+        if _width(level[begin:end]) > tolerance:
             begin += 1
             continue
-        while end < count and np.ptp(level[begin : end + 1]) <= tolerance:
+        while end < count and _width(level[begin : end + 1]) <= tolerance:
             end += 1
         first, last = int(curve.centre[begin]), int(curve.centre[end - 1])
         found.append(Plateau(first, last, float(np.median(level[begin:end])), source))
@@ -78,6 +80,11 @@ def plateau(curve: Curve, source: int = 0) -> Plateau | None:
     if found[0].level - found[-1].level > 0.5 * moved:
         return found[0]
     return max(found, key=lambda p: p.last - p.first)
+
+
+def _width(level: Floats) -> float:
+    high, low = np.quantile(level, _MOST)
+    return float(high - low)
 
 
 def question(diagnosis: Diagnosis, recording: Recording) -> Plateau | None:
