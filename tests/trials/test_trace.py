@@ -150,10 +150,95 @@ def test_origin_and_place(case: str, tmp_path: Path) -> None:
     assert data["place"] == {"file": str(tmp_path / "script.py"), "line": line_of(text)}
 
 
+# Ways of training, each with an exponential that overflows at its fifth step.
+GROW = """
+def grow(out, step):
+    return torch.exp(out + (200.0 if step == 4 else 0.0))  # HERE
+"""
+STYLES = {
+    "loader with workers": """
+model = Net()
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8, num_workers=1)
+for step, (a, b) in enumerate(loader):
+    optimizer.zero_grad()
+    F.mse_loss(grow(model(a), step), b).backward()
+    optimizer.step()
+""",
+    "by hand": """
+model = Net()
+for step in range(20):
+    loss = F.mse_loss(grow(model(x), step), y)
+    loss.backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= 0.1 * p.grad
+            p.grad = None
+""",
+    "functional": """
+w = torch.zeros(4, 1, requires_grad=True)
+for step in range(20):
+    g, = torch.autograd.grad(F.mse_loss(grow(x @ w, step), y), [w])
+    w = (w - 0.1 * g).detach().requires_grad_()
+""",
+    "closure": """
+model = Net()
+optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+for step in range(20):
+    def closure():
+        optimizer.zero_grad()
+        loss = F.mse_loss(grow(model(x), step), y)
+        loss.backward()
+        return loss
+    optimizer.step(closure)
+""",
+    "scaler, checkpoint, sparse": """
+from torch.utils.checkpoint import checkpoint
+model = nn.ModuleList([nn.Embedding(9, 4, sparse=True), Net()])
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+scaler = torch.amp.GradScaler("cpu")
+for step in range(20):
+    with torch.autocast("cpu", torch.bfloat16):
+        out = checkpoint(model[1], model[0](torch.arange(8)), use_reentrant=False)
+    optimizer.zero_grad()
+    scaler.scale(F.mse_loss(grow(out.float(), step), y[:8])).backward()
+    scaler.step(optimizer)
+    scaler.update()
+""",
+    "recurrent, complex": """
+model = nn.LSTM(4, 3)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+for step in range(20):
+    out = torch.fft.rfft(model(x.view(8, 8, 4))[0], dim=0).abs()
+    optimizer.zero_grad()
+    grow(out, step).mean().backward()
+    optimizer.step()
+""",
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_styles_of_training(style: str, tmp_path: Path) -> None:
+    text = HEAD + GROW + STYLES[style]
+    data = traced(text, tmp_path, 4)
+    assert (data["operation"], data["stage"], data["kind"]) == ("exp", "forward", "inf")
+    assert data["place"]["line"] == line_of(text)
+
+
+OVERFLOW = "def loss_of(step):\n    return model.weight.sum() * (1e30 if step == 3 else 1e-20)"
+
+
+def test_an_optimizer_of_no_operations(tmp_path: Path) -> None:
+    text = "import gradwise" + script(
+        OVERFLOW, "gradwise.optim.SGD(model.parameters(), lr=1e10)", "model = nn.Linear(4, 1)"
+    )
+    data = traced(text.replace("torch.optim.gradwise", "gradwise"), tmp_path, 4)
+    assert (data["stage"], data["step"], data["operation"], data["parameter"]) == ("update", 3, "step", "weight")
+
+
 @pytest.mark.parametrize("foreach", [True, False])
 def test_an_update_that_overflows(foreach: bool, tmp_path: Path) -> None:
-    loss = "def loss_of(step):\n    return model.weight.sum() * (1e30 if step == 3 else 1e-20)"
-    text = script(loss, f"SGD(model.parameters(), lr=1e10, foreach={foreach})", "model = nn.Linear(4, 1)")
+    text = script(OVERFLOW, f"SGD(model.parameters(), lr=1e10, foreach={foreach})", "model = nn.Linear(4, 1)")
     data = traced(text, tmp_path, 4)
     assert (data["stage"], data["step"], data["parameter"]) == ("update", 3, "weight")
 

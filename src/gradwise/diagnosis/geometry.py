@@ -77,7 +77,7 @@ def plateau(curve: Curve, source: int = 0) -> Plateau | None:
         begin = end
     if not found:
         return None
-    if found[0].level - found[-1].level > 0.5 * moved:
+    if found[0].level - found[-1].level > max(0.5 * moved, 2 * tolerance):
         return found[0]
     return max(found, key=lambda p: p.last - p.first)
 

@@ -115,7 +115,7 @@ class Taints(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kind, key = kind_of(made), _key(made)
             if kind:
                 self._origins[key] = self._origin(call, made, kind, index)
-            elif made.numel() * made.element_size() >= made.untyped_storage().nbytes():
+            elif made.layout is torch.strided and made.numel() * made.element_size() >= made.untyped_storage().nbytes():
                 self._origins.pop(key, None)
 
     def _origin(self, call: _Call, made: Tensor, kind: Kind, index: int | None) -> Origin:
@@ -181,11 +181,11 @@ class _Call:
 
 def kind_of(tensor: Tensor) -> Kind:
     """Whether there is a NaN in a tensor, or else an Inf."""
-    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel() or tensor.is_meta:
+    value = _plain(tensor.detach())
+    number = value.is_floating_point() or value.is_complex()
+    if not number or not value.numel() or value.is_meta or value.layout is not torch.strided:
         return ""
-    value = tensor.detach()
     value = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
-    value = value.values() if value.layout is torch.sparse_coo else value
     try:
         ends = torch.stack(torch.aminmax(value)).tolist()  # NaN if any is
     except RuntimeError:  # a type that has no order: of 8 bits
@@ -196,16 +196,23 @@ def kind_of(tensor: Tensor) -> Kind:
 
 
 def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr() or id(tensor)
+    if tensor.layout not in (torch.strided, torch.sparse_coo):
+        return id(tensor)
+    return _plain(tensor).untyped_storage().data_ptr() or id(tensor)
 
 
 def _listed(value: Any) -> list[tuple[Tensor, int | None]]:
     """The tensors in an argument or result, with their place in a list of them."""
     if isinstance(value, Tensor):
-        return [(value, None)]
+        return [(_plain(value), None)]
     if isinstance(value, list | tuple):
-        return [(t, k) for k, t in enumerate(value) if isinstance(t, Tensor)]
+        return [(_plain(t), k) for k, t in enumerate(value) if isinstance(t, Tensor)]
     return []
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The values of a sparse tensor."""
+    return tensor._values() if tensor.layout is torch.sparse_coo else tensor
 
 
 def _described(tensor: Tensor) -> dict[str, Any]:

@@ -64,7 +64,8 @@ class Trace:
         self._names: dict[int, str] = {}
         self._running: list[tuple[str, str]] = []
         self._backward: dict[str, Any] | None = None
-        self._inside: Any = None
+        self._inside: Any = None  # the optimizer that steps; while it does, no backward pass, and the other way round
+        self._outer: dict[str, Any] | None = None
         # From which of autograd's numbers on which module was running.
         self._numbers: list[int] = [0]
         self._modules: list[str] = [""]
@@ -127,10 +128,10 @@ class Trace:
             self._modules.append(self._running[-1][0] if self._running else "")
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._inside = optimizer
+        self._inside, self._outer, self._backward = optimizer, self._backward, None
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._inside = None
+        self._inside, self._backward = None, self._outer
 
     def _around(self, tensor: Tensor, trained: bool | None) -> dict[str, Any]:
         """Where a tensor is being made, and whether of what is `trained`; what it is if it was there already (None)."""
@@ -139,9 +140,9 @@ class Trace:
         parameter = self._parameter(tensor)
         if trained is None:
             told["stage"], told["parameter"] = self._what(tensor, parameter)
-        elif self._backward is not None and self._inside is None:
+        elif self._backward is not None:
             told |= {"stage": "backward", "called": self._backward, **self._way_back()}
-        elif self._inside is not None or (parameter and not self.torch.is_grad_enabled()):
+        elif (self._inside is not None or parameter) and not self.torch.is_grad_enabled():
             told |= {"stage": "update", "parameter": parameter}
         else:
             told["stage"] = "forward" if trained or self._running else "data"
@@ -184,13 +185,13 @@ class Trace:
     # what the run does
 
     def _stepped(self, optimizer: int, steps: int) -> None:
+        if self._active:
+            with suppress(Exception):
+                self._unseen(optimizer)
         if optimizer == self.source:
             self._steps = steps
             if steps >= self.begins and not self._active:
                 self._begin()
-        if self._active:
-            with suppress(Exception):
-                self._unseen(optimizer)
         if self._active and steps > self.ends and optimizer == self.source:
             self._say({"problem": "the loss stayed finite when the run was repeated"})
             self.complete()
@@ -200,9 +201,10 @@ class Trace:
         for tracked in self.watcher.registry.all:
             if tracked.index == index:
                 self._inside = tracked
-                for parameter in tracked.parameters():
-                    if not self.taints.knows(parameter):
-                        self.taints.inherit(parameter, parameter.grad, "step")
+                with self.torch.no_grad():
+                    for parameter in tracked.parameters():
+                        if not self.taints.knows(parameter):
+                            self.taints.inherit(parameter, parameter.grad, "step")
                 self._inside = None
 
     def _wrap_backward(self, original: Callable[..., None]) -> Callable[..., None]:
@@ -261,15 +263,16 @@ class _Within:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.outer: dict[str, Any] | None = None
+        self.outer: tuple[dict[str, Any] | None, Any] = None, None
 
     def __enter__(self) -> None:
-        self.outer = self.trace._backward
-        if self.trace._active and self.outer is None:
-            self.trace._backward = _brief(places.described(places.here())) or {}
+        trace = self.trace
+        self.outer = trace._backward, trace._inside
+        if trace._active and trace._backward is None:
+            trace._backward, trace._inside = _brief(places.described(places.here())) or {}, None
 
     def __exit__(self, *exc: object) -> None:
-        self.trace._backward = self.outer
+        self.trace._backward, self.trace._inside = self.outer
 
 
 def _brief(place: dict[str, Any] | None) -> dict[str, Any] | None:
