@@ -192,13 +192,14 @@ class _Visit:
     def _judge(self, watched: Watched, workspace: Workspace | None) -> int:
         """Diagnose, repair, report; the exit status."""
         from gradwise.diagnosis import diagnose
+        from gradwise.search.examine import calls_for
 
         recording, options = watched.recording, self.options
         if workspace is not None:
             watched.settle(workspace)
         diagnosis = diagnose(recording, options.target)
         trials: Sequence[Recording] = ()
-        if workspace is not None and _curable(diagnosis):
+        if workspace is not None and (_curable(diagnosis) or calls_for(diagnosis, recording)):
             diagnosis, trials = self._repair(diagnosis, watched, workspace)
         from gradwise.report.diff import with_diffs
 

@@ -153,7 +153,7 @@ def curve_of(series: Series) -> Curve | None:
     parts = np.array_split(np.arange(len(losses)), count)
     centre = np.array([steps[p].mean() for p in parts])
     level = np.array([np.median(losses[p]) for p in parts])
-    noise = np.array([_noise(losses[p]) for p in parts])
+    noise = np.array([noise_of(losses[p]) for p in parts])
     error = _MEDIAN * noise / np.sqrt([len(p) for p in parts])
     start, count = _start(losses, float(np.quantile(noise, 0.25)))
     # Not the first window's noise: there the fall itself is steepest and bends most.
@@ -172,7 +172,7 @@ def _start(losses: Floats, noise: float) -> tuple[float, int]:
     return (float(np.median(near)), len(near)) if len(near) else (float(first[0]), 1)
 
 
-def _noise(values: Floats) -> float:
+def noise_of(values: Floats) -> float:
     """Noise of one step: from second differences, in which a smooth trend cancels; robust to lone spikes."""
     if len(values) < 3:
         return 0.0

@@ -78,21 +78,35 @@ class Names:
         self._given[id(parameter)] = found
         return found[1]
 
-    def _collect(self) -> None:
-        self._stale = False
-        self._roots = {i: ref for i, ref in self._roots.items() if ref() is not None}
+    def modules(self) -> dict[int, str]:
+        """The modules below those known, by `id`, each with the name that its parameters' begin with ("": a root)."""
+        found: dict[int, str] = {}
+        for prefix, root in self._outermost():
+            for path, module in _modules(root):
+                found.setdefault(id(module), (prefix + path).removesuffix("."))
+        return found
+
+    def _outermost(self) -> Iterator[tuple[str, Any]]:
+        """The modules that are in no other, with what the names of their parameters begin with."""
         modules = self.roots()
         inner = {id(child) for m in modules for child in m.modules() if child is not m}
         roots = [m for m in modules if id(m) not in inner]
-        self._names = {}
         used: dict[str, int] = {}
         for root in roots:
             kind = type(_unwrapped(root)).__name__
             used[kind] = used.get(kind, 0) + 1
             # Among several models each name tells which; two of a kind are numbered.
-            prefix = "" if len(roots) == 1 else f"{kind}." if used[kind] == 1 else f"{kind}{used[kind]}."
-            for name, parameter in _parameters(root):
-                self._names.setdefault(id(parameter), (weakref.ref(parameter), prefix + name))
+            yield "" if len(roots) == 1 else f"{kind}." if used[kind] == 1 else f"{kind}{used[kind]}.", root
+
+    def _collect(self) -> None:
+        self._stale = False
+        self._roots = {i: ref for i, ref in self._roots.items() if ref() is not None}
+        self._names = {}
+        for prefix, root in self._outermost():
+            for path, module in _modules(root):
+                for name, parameter in module._parameters.items():
+                    if parameter is not None:
+                        self._names.setdefault(id(parameter), (weakref.ref(parameter), prefix + path + name))
 
 
 def _unwrapped(module: Any) -> Any:
@@ -100,15 +114,15 @@ def _unwrapped(module: Any) -> Any:
     return module if inner is None else _unwrapped(inner)
 
 
-def _parameters(root: Any) -> Iterator[tuple[str, Any]]:
-    """The parameters below a module, by the names they would have without wrappers."""
+def _modules(root: Any) -> Iterator[tuple[str, Any]]:
+    """A module and those below it, each with what the names of its parameters begin with, but for wrappers."""
     stack, seen = [("", root)], set()
     while stack:
         path, module = stack.pop()
         if id(module) in seen:
             continue
         seen.add(id(module))
-        yield from ((path + name, p) for name, p in module._parameters.items() if p is not None)
+        yield path, module
         transparent = _WRAPPERS.get(type(module).__name__)
         for name, child in reversed(module._modules.items()):
             if child is not None:

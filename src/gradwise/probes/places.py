@@ -110,14 +110,18 @@ def place(code: CodeType, line: int) -> Place:
     path = code.co_filename
     text = linecache.getline(path, line).strip()
     name = getattr(code, "co_qualname", code.co_name)
-    if os.path.isabs(path):
-        try:
-            relative = os.path.relpath(path)
-        except (OSError, ValueError):
-            relative = path
-        if not relative.startswith(os.pardir):
-            path = relative
-    return Place(path, line, "" if name == "<module>" else name, text[:200])
+    return Place(shown(path), line, "" if name == "<module>" else name, text[:200])
+
+
+def shown(path: str) -> str:
+    """A file as the user would write it."""
+    if not os.path.isabs(path):
+        return path
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):
+        return path
+    return path if relative.startswith(os.pardir) else relative
 
 
 def place_of(frame: FrameType) -> Place:

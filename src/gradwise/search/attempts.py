@@ -213,7 +213,7 @@ class Attempts:
         if score is not None and not self.plan.measure.from_recordings:
             score = None  # what the script prints is one measure for both
         known = self._untouched.get((seed, score))
-        if known is self._watched and not _same_luck(known.recording, partner.recording):
+        if known is self._watched and not same_luck(known.recording, partner.recording):
             known = None
         if known is None or not (known.complete or steps_of(known.recording) >= steps or _lost(known)):
             known = self.run(UNTOUCHED, seed, steps, seed + 1, self.plan.seeds, score)
@@ -256,7 +256,7 @@ def _lost(trial: Trial) -> bool:
     return any(training(trial.recording, s).value is None for s in trial.recording.sources(LOSS))
 
 
-def _same_luck(a: Recording, b: Recording) -> bool:
+def same_luck(a: Recording, b: Recording) -> bool:
     """Whether two runs began with the same loss, which is taken before any change to training has an effect."""
     for source in a.sources(LOSS):
         one, other = a.get(LOSS, source), b.get(LOSS, source)

@@ -21,6 +21,7 @@ from gradwise.legible import duration
 from gradwise.recording.recording import Recording
 from gradwise.search.attempts import Attempts, Bench, BrokenError, OverError, Plan, steps_of
 from gradwise.search.decide import decide
+from gradwise.search.examine import examine
 from gradwise.search.judge import Judgement, judge
 from gradwise.search.measure import MeasureError
 from gradwise.trials.process import Interrupted
@@ -60,9 +61,13 @@ def repair(diagnosis: Diagnosis, recording: Recording, plan: Plan, bench: Bench)
         findings reordered by what cured. Also when it is interrupted, with what is known until then.
     """
     attempts = Attempts(recording, plan, bench)
+    over = ""
+    try:
+        diagnosis = examine(diagnosis, recording, attempts)
+    except (Interrupted, KeyboardInterrupt):
+        over = _INTERRUPTED
     findings = [_Group(f, attempts, True) for f in diagnosis.findings]
     doubts = [_Group(f, attempts, False) for f in diagnosis.suspicions]
-    over = ""
     waiting = [g for g in findings if g.plain] + [g for g in (*findings, *doubts) if not g.plain]
     while waiting:
         try:

@@ -33,6 +33,7 @@ class Orders:
         guard: what a trial may touch (`gradwise.trials.guard`); None in a watched run.
         dense: look at the tensors at every step that is due, whatever it costs (in a trial nobody waits for).
         curvature: measure the curvature at a step and end the run there (`gradwise.trials.replay`).
+        trace: find where a loss that isn't finite came from and end the run there (`gradwise.trials.trace`).
     """
 
     spool: str
@@ -45,6 +46,7 @@ class Orders:
     guard: Mapping[str, Any] | None = None
     dense: bool = False
     curvature: Mapping[str, int] | None = None
+    trace: Mapping[str, int] | None = None
 
     def write(self, path: str) -> None:
         """Store the orders for `start`."""
@@ -130,6 +132,11 @@ class _Child:
                 from gradwise.trials.replay import Replay
 
                 self.replay = Replay(torch, self.watcher, self.recorder, self.orders.curvature, self.complete)
+                self.replay.install()
+            if self.orders.trace is not None:
+                from gradwise.trials.trace import Trace
+
+                self.replay = Trace(torch, self.watcher, self.recorder, self.orders.trace, self.complete)
                 self.replay.install()
             self.recorder.facts(torch=torch.__version__, threads=torch.get_num_threads())
             self.watcher.startup = time.perf_counter() - began

@@ -280,6 +280,21 @@ class Runner:
         """
         return self._run({"curvature": dict(order)}, Intervention(), seed, timeout)
 
+    def trace(self, order: Mapping[str, int], seed: int, timeout: float) -> Trial:
+        """Run the script as it is up to a step at which its loss is not finite, and find where that began.
+
+        The recording has an event "non-finite-origin" then, unless the step wasn't reached.
+
+        Args:
+            order: which loss, as `gradwise.trials.trace.Trace` takes it.
+            seed: the offset on its seeds.
+            timeout: seconds after which it is ended by force.
+
+        Raises:
+            process.Interrupted: on Ctrl-C or a request to terminate.
+        """
+        return self._run({"trace": dict(order)}, Intervention(), seed, timeout)
+
     def _run(self, wanted: Mapping[str, Any], intervention: Intervention, seed: int, timeout: float) -> Trial:
         began = time.monotonic()
         change = intervention.to_json()
@@ -291,7 +306,7 @@ class Runner:
                 if self.guarded:
                     orders["guard"] = scratch.guard()
                 target = process.moved(self.target, scratch.cwd, scratch.script or self.target.script, scratch.argv)
-                environment = {**scratch.environment, **(UNCOMPILED if "curvature" in wanted else {})}
+                environment = {**scratch.environment, **(UNCOMPILED if {"curvature", "trace"} & set(wanted) else {})}
                 ended = _until_hopeless(target, orders, intake, environment, timeout, self.on_tick)
                 violation = scratch.violation()
         except (OSError, process.NotStarted) as error:
