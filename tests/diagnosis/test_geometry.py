@@ -101,10 +101,9 @@ def test_a_saddle_is_confirmed_with_its_figures() -> None:
         assert (after.verdict, after.suspicions, finding.confidence) == ("sick", (), 0.9)
         assert finding.explanation.startswith("All units are equal. From step 0 to 390 the loss stands at 0.69")
         assert "mostly in 0.weight and 2.weight" in finding.explanation
-        assert finding.evidence["smallest_curvature"] == -0.5
-        assert finding.evidence["smallest_curvature_error"] == pytest.approx(0.11)
-        assert finding.evidence["share_of_0.weight"] == 0.7
-        assert "share_of_2.bias" not in finding.evidence
+        assert finding.evidence["smallest"] == -0.5
+        assert finding.evidence["smallest_error"] == pytest.approx(0.11)
+        assert finding.evidence["direction"] == ["0.weight (70%)", "2.weight (29%)"]
         assert finding.evidence["steps_to_grow_e_fold"] == pytest.approx(0.1 / 0.05)
         assert finding.remedies == SADDLE.remedies
 

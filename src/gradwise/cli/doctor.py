@@ -281,6 +281,8 @@ def _curable(diagnosis: Diagnosis) -> bool:
 def _untried(diagnosis: Diagnosis, reason: str) -> Diagnosis:
     """The same diagnosis, each remedy with the reason why it was not tried."""
     findings = (replace(f, remedies=tuple(replace(r, reason=reason) for r in f.remedies)) for f in diagnosis.findings)
+    if not _curable(diagnosis):
+        diagnosis = replace(diagnosis, notes=(*diagnosis.notes, reason.replace("not tried", "No replay was made", 1)))
     return diagnosis.with_findings(tuple(findings))
 
 

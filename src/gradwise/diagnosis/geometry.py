@@ -179,8 +179,9 @@ def _confirmed(diagnosis: Diagnosis, where: Plateau, data: Mapping[str, Any], re
         "point": "saddle",
         "measured_at_step": where.step,
         **_figures(data),
-        **{f"share_of_{d['parameter']}": round(float(d["share"]), 3) for d in shares},
     }
+    if shares:
+        evidence["direction"] = [f"{d['parameter']} ({d['share']:.0%})" for d in shares]
     escape = _escape(data)
     if escape is not None:
         evidence["steps_to_grow_e_fold"] = escape
@@ -270,10 +271,10 @@ def _escape(data: Mapping[str, Any]) -> float | None:
 def _figures(data: Mapping[str, Any]) -> dict[str, Any]:
     low, high = data.get("smallest") or {}, data.get("largest") or {}
     figures = {
-        "smallest_curvature": low.get("value"),
-        "smallest_curvature_error": (low.get("residual") or 0.0) + 2 * (low.get("noise") or 0.0) if low else None,
-        "largest_curvature": high.get("value"),
+        "smallest": low.get("value"),
+        "smallest_error": (low.get("residual") or 0.0) + 2 * (low.get("noise") or 0.0) if low else None,
+        "largest": high.get("value"),
         "gradient_norm": data.get("gradient_norm"),
-        "gradient_norm_of_noise": data.get("gradient_noise"),
+        "gradient_noise": data.get("gradient_noise"),
     }
     return {k: v for k, v in figures.items() if v is not None}

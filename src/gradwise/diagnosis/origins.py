@@ -229,7 +229,7 @@ def _range(told: Mapping[str, Any]) -> str | None:
 
 
 def _zero(inputs: list[Mapping[str, Any]]) -> bool:
-    return any(told.get("zeros") or told.get("value") == 0 for told in inputs)
+    return any(told.get("zeros") or 0 in (told.get("value"), told.get("min"), told.get("max")) for told in inputs)
 
 
 def _low(inputs: list[Mapping[str, Any]]) -> float:

@@ -157,13 +157,13 @@ class _Call:
             if written:
                 self.written += _listed(value)
                 if read:
-                    self._before |= {id(t): (kind_of(t), _described(t)) for t, _ in _listed(value)}
+                    self._before |= {id(t): _state(t) for t, _ in self.written}
             if read:
                 self.arguments.append((value, written))
         self.numbers = [float(v) for v, _ in self.arguments if isinstance(v, float)]
 
     def _read(self, index: int | None) -> Iterator[Tensor]:
-        """What the result (of a list's element: that element's) is made of."""
+        """What the result is made of; of a list's element that element."""
         for value, _ in self.arguments:
             listed = _listed(value)
             at = [t for t, i in listed if i == index] if index is not None and len(listed) > 1 else []
@@ -181,18 +181,34 @@ class _Call:
 
 def kind_of(tensor: Tensor) -> Kind:
     """Whether there is a NaN in a tensor, or else an Inf."""
-    value = _plain(tensor.detach())
-    number = value.is_floating_point() or value.is_complex()
-    if not number or not value.numel() or value.is_meta or value.layout is not torch.strided:
-        return ""
-    value = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
-    try:
-        ends = torch.stack(torch.aminmax(value)).tolist()  # NaN if any is
-    except RuntimeError:  # a type that has no order: of 8 bits
-        ends = torch.stack(torch.aminmax(value.float())).tolist()
+    return _kind(_ends(tensor))
+
+
+def _kind(ends: list[float]) -> Kind:
     if any(x != x for x in ends):
         return "nan"
     return "inf" if any(abs(x) == torch.inf for x in ends) else ""
+
+
+def _state(tensor: Tensor) -> tuple[Kind, dict[str, Any]]:
+    """What there is to know of a tensor before it is written over, as cheaply as can be: it happens at every update."""
+    told: dict[str, Any] = {"size": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+    ends = _ends(tensor)
+    kind = _kind(ends)
+    return kind, told | ({"min": ends[0], "max": ends[1], "bad": 0} if ends and not kind else {})
+
+
+def _ends(tensor: Tensor) -> list[float]:
+    """The least and the greatest value, both NaN if any is; nothing of what holds no such numbers."""
+    value = _plain(tensor.detach())
+    number = value.is_floating_point() or value.is_complex()
+    if not number or not value.numel() or value.is_meta or value.layout is not torch.strided:
+        return []
+    value = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+    try:
+        return torch.stack(torch.aminmax(value)).tolist()
+    except RuntimeError:  # a type that has no order: of 8 bits
+        return torch.stack(torch.aminmax(value.float())).tolist()
 
 
 def _key(tensor: Tensor) -> int:
