@@ -135,6 +135,13 @@ def test_a_signal_to_us_is_passed_on(script):
     assert (ended.exit, ended.told) == (7, signal.SIGTERM)
 
 
+def test_being_stopped_and_continued_is_no_signal(script):
+    other = later("kill -STOP {pid}; sleep 0.7; kill -CONT {pid}")
+    ended, _ = watch(script("import time; time.sleep(1.5); print('done')"))
+    other.wait()
+    assert (ended.exit, ended.told) == (0, 0)
+
+
 def test_a_signal_that_comes_as_the_script_ends_is_not_ours(script):
     for _ in range(3):
         killer = later("for i in 1 2 3 4 5 6 7 8; do kill -USR1 {pid}; sleep 0.01; done", 0.05)

@@ -25,6 +25,8 @@ _RETURNS = 0.8
 _FORGETS = 0.1
 # Rows from which on a relation between inputs and labels, were there one worth learning, would show.
 _ROWS = 200
+# Rows of other classes than the commonest that it takes for that.
+_RARE = 40
 # A loss this close to that of knowing nothing has learned nothing; a few hundred held-out numbers may vary by a tenth
 # less than those trained on.
 _NOTHING, _NOTHING_OF_NUMBERS = 0.97, 0.9
@@ -115,6 +117,8 @@ def mismatched(case: Case) -> Hypothesis | None:
     pairs = relation(recording)
     if targets is None or pairs is None or pairs["rows"] < _ROWS or related(pairs, 3.0):
         return None
+    if pairs.get("classes") and pairs["rows"] * (1 - float(pairs["chance"])) < _RARE:
+        return None  # of so few others than the commonest no relation could be seen
     nothing = targets.uninformed
     if not 0.5 * nothing < float(np.median(c.losses[:5])) < 5 * nothing:
         return None  # the loss that is trained on is not this one alone

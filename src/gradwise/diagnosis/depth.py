@@ -17,6 +17,7 @@ from gradwise.diagnosis.case import Case
 from gradwise.diagnosis.rates import LEARNED
 from gradwise.recording import signals
 from gradwise.recording.recording import Event
+from gradwise.recording.signals import LOSS
 
 _NONE = float("nan")
 # A loss function's value, recomputed on a sample, and the loss that was differentiated: the same within this.
@@ -120,8 +121,12 @@ class Look:
 
 
 def looks_of(case: Case) -> list[Look]:
-    """The examinations of what the case's optimizer trains."""
-    return [_look(e) for e in case.recording.happened("layers") if e.source == case.e.source]
+    """The examinations of what the case's optimizer trains, as long as its loss was finite."""
+    loss = case.recording.get(LOSS, case.e.source)
+    gone = np.flatnonzero(~np.isfinite(loss.values))
+    end = float(loss.steps[gone[0]]) if len(gone) else math.inf
+    events = [e for e in case.recording.happened("layers") if e.source == case.e.source]
+    return [_look(e) for e in events if e.step <= end or not e.step]
 
 
 def _look(event: Event) -> Look:

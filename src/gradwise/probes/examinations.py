@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Backward passes that an examination lasts at most: accumulation over more shows well enough in these.
 _PASSES = 24
 # Of the budget for all that is costly.
-_SHARE = 0.3
+_SHARE = 0.2
 _CREDIT = 2e-3
 _GROWTH = 1.5
 

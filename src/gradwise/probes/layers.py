@@ -218,7 +218,7 @@ class Layers:
         if activation.kind in SIGMOIDS:
             centred = y if activation.kind == "Tanh" else 2 * y - 1
             return (centred.square() > _FLAT).mean(dtype=self.torch.float32), None, rows
-        over = y > edge
+        over = ~(y <= edge)  # what is not a number is not silent
         flat = (~over).mean(dtype=self.torch.float32)
         axis = 1 if channels else y.dim() - 1
         dims = [d for d in range(y.dim()) if d != axis]

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # Rows and features kept. Distances between all rows take some milliseconds at this size.
 _ROWS, _PER_BATCH, _FEATURES = 768, 128, 128
-# Rows from which a first answer is recorded, in case the run is killed before its end.
-_EARLY = 256
 _LEAST = 60
 _NEIGHBOURS = 5
 # Classes beyond this leave too few rows each.
@@ -40,7 +38,6 @@ class Pairs:
         self._inputs: list[NDArray[Any]] = []
         self._targets: list[NDArray[Any]] = []
         self._rows = 0
-        self._recorded = 0
         self._whole = True
         self._over = False
 
@@ -64,19 +61,16 @@ class Pairs:
         self._inputs.append(x)
         self._targets.append(y)
         self._rows += len(x)
-        if self._rows >= _EARLY and not self._recorded:
-            self._record()
 
     def after(self, exam: Exam) -> None:
         """Nothing more."""
 
     def finish(self) -> None:
         """Try the predictors on all there is."""
-        if not self._over and self._rows > max(self._recorded, _LEAST - 1):
+        if not self._over and self._rows >= _LEAST:
             self._record()
 
     def _record(self) -> None:
-        self._recorded = self._rows
         x, y = np.concatenate(self._inputs), np.concatenate(self._targets)
         good = np.isfinite(x).all(axis=1) & np.isfinite(y)
         data = assess(x[good], y[good], self._whole)

@@ -10,7 +10,7 @@ PER_STEP = 30e-6
 # What a step's hooks cost before and after they read the clock, and in the caches: not measured, so room is left.
 _UNSEEN = 10e-6
 _CREDIT = 1e-3
-_SHARE = 0.35
+_SHARE = 0.45
 _PERIOD = 8
 # What is believed of a look's cost fades while none is made: one dear look must not end all looking.
 _FORGET = 0.97

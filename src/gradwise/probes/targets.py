@@ -34,7 +34,7 @@ BANDS = 16
 # Rows looked at of one target, loss functions followed, steps noted of each.
 _ROWS, _FUNCTIONS, _STEPS = 2048, 4, 4096
 # Of the budget for all probes, and beyond it.
-_SHARE, _CREDIT = 0.2, 4e-3
+_SHARE, _CREDIT = 0.12, 2e-3
 # Calls noted in a row: at first, so that a short epoch's order shows, and later; calls let pass where that's too dear.
 _FIRST, _RUN = 128, 32
 MOMENTS = ("count", "mean", "variance")
@@ -65,11 +65,10 @@ class Targets:
         knows nothing gets.
         """
         began = perf_counter()
-        if not self._left:
-            if not self._affordable(began, step):
-                self.wait = _RUN
-                return
-            self._left = _RUN
+        if not self._affordable(began, step):
+            self.wait, self._left = _RUN, 0
+            return
+        self._left = self._left or _RUN
         self._left -= 1
         try:
             self._see(name, given, target, step, plain)

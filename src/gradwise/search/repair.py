@@ -284,7 +284,14 @@ class _Group:
         except MeasureError as error:
             raise OverError(f"not verified: {error}") from None
         pairs = list(zip(ends[: len(before)], ends[len(before) :], strict=True))
-        judged = candidate.judged = judge(pairs)
+        judged = judge(pairs)
+        if judged.verified and judged.share is None:
+            # Of a metric nobody knows where it began; what the training loss gained says what it is worth.
+            trained = [training(t.recording, source, None if whole else steps) for t in trials]
+            judged = replace(
+                judged, share=judge(list(zip(trained[: len(before)], trained[len(before) :], strict=True))).share
+            )
+        candidate.judged = judged
         shown = attempts.plan.measure.shown
         candidate.remedy = replace(
             candidate.remedy,

@@ -206,7 +206,7 @@ class _Run:
     def _supervise(self, child: subprocess.Popen[bytes], began: float) -> None:
         due = time.monotonic() + POLL
         while child.poll() is None:
-            received = signal.sigtimedwait((*_HANDLED, signal.SIGCHLD), max(0.0, min(due - time.monotonic(), POLL)))
+            received = _await((*_HANDLED, signal.SIGCHLD), max(0.0, min(due - time.monotonic(), POLL)))
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._signalled(child, received)
             if time.monotonic() >= due:
@@ -215,7 +215,7 @@ class _Run:
                 self.on_tick()
                 self._limit(child, time.monotonic() - began)
         # What came too late for the child must not reach us once our mask is lifted.
-        while (received := signal.sigtimedwait(_HANDLED, 0)) is not None:
+        while (received := _await(_HANDLED, 0.0)) is not None:
             self._signalled(child, received)
         # What the script leaves running in a trial must not outlive it.
         if self.own:
@@ -268,6 +268,16 @@ def _die_with(supervisor: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != supervisor:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _await(signals: Sequence[signal.Signals], timeout: float) -> Any:
+    """The next of these signals within so many seconds, or None.
+
+    Where the wait is interrupted (we were stopped and continued: Ctrl-Z, fg) and its time is over by then, Python
+    returns what it never filled in.
+    """
+    received = signal.sigtimedwait(signals, timeout)
+    return received if received is not None and received.si_signo in signals else None
 
 
 def _tail(file: IO[bytes], most: int = 1 << 22) -> str:

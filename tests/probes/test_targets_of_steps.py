@@ -35,7 +35,7 @@ def test_rows_per_class_at_each_step() -> None:
     assert seen.steps(signals.CLASSES) == list(range(5))
     (told,) = seen.recording.happened("targets")
     assert (told.data["loss"], told.data["classes"], told.data["plain"]) == ("cross_entropy", 3, True)
-    assert told.data["place"]["file"].endswith("test_targets.py")
+    assert told.data["place"]["file"].endswith("test_targets_of_steps.py")
 
 
 def test_mean_and_variance_of_numbers_over_the_calls_of_a_step() -> None:
