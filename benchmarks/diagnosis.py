@@ -33,9 +33,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "clinic"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "clinic")]
 
-from doctor import wilson  # noqa: E402
 from patients import HALVES, Patient, load  # noqa: E402
 
 from gradwise.interventions import ACTIVATIONS, FIXES, INITS, Intervention  # noqa: E402
@@ -71,7 +70,8 @@ def visit(patient: Patient, seed: int, repair: bool) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             return {"verdict": "timeout", "seconds": TIMEOUT}
         seconds = time.monotonic() - began
-        said = json.loads(report.read_text()) if report.exists() else {"verdict": "no report", "findings": []}
+        nothing = {"verdict": "no report", "findings": [], "notes": []}
+        said: dict[str, Any] = json.loads(report.read_text()) if report.exists() else nothing
     told = [f for f in said["findings"] if f["severity"] != "info"]
     best = next((r for f in told for r in f["remedies"] if r["status"] == "verified"), None)
     return {
@@ -108,6 +108,13 @@ def recovered(patient: Patient, intervention: dict[str, Any], seeds: int = 3) ->
     return statistics.median(shares)
 
 
+def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a share k/n."""
+    p, d = k / n, 1 + z * z / n
+    middle, half = (p + z * z / (2 * n)) / d, z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / d
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
 def draw(rng: random.Random) -> dict[str, Any]:
     """An intervention at random, of one or two fields."""
     fields: dict[str, Any] = {
@@ -134,7 +141,8 @@ def by_chance(patient: Patient, trials: int) -> dict[str, Any] | None:
     from gradwise.diagnosis.metric import common_metric
     from gradwise.recording.store import Store
 
-    rng, best = random.Random(patient.name), (math.inf, None)
+    rng = random.Random(patient.name)
+    best: tuple[float, dict[str, Any] | None] = (math.inf, None)
     for _ in range(trials):
         change = draw(rng)
         with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +157,7 @@ def by_chance(patient: Patient, trials: int) -> dict[str, Any] | None:
 
 def examine(patient: Patient, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """All that is to be known of one patient with one seed."""
-    result = {"patient": patient.name, "half": patient.split, "cause": patient.cause, "seed": seed}
+    result: dict[str, Any] = {"patient": patient.name, "half": patient.split, "cause": patient.cause, "seed": seed}
     result |= visit(patient, seed, args.repair)
     curable = patient.cause is not None and patient.cause not in NO_INTERVENTION
     if args.repair and curable:

@@ -12,12 +12,13 @@ import pytest
 from bench import FakeBench, diagnosis, finding
 
 from gradwise.diagnosis import diagnose
-from gradwise.diagnosis.findings import Diagnosis
+from gradwise.diagnosis.findings import Diagnosis, Remedy
 from gradwise.interventions import Intervention
 from gradwise.recording.recording import Event, Recording
 from gradwise.recording.signals import LOSS
 from gradwise.search import Plan, repair
 from gradwise.search.attempts import Attempts
+from gradwise.search.decide import decide
 from gradwise.search.examine import calls_for, examine
 from gradwise.trials.process import Interrupted, Target
 from gradwise.trials.runner import Runner, Trial
@@ -179,3 +180,11 @@ def test_a_net_of_zeros(doubt: bool, tmp_path: Path) -> None:
     assert any(part.startswith("2.weight") for part in found.evidence["direction"])
     assert np.isfinite(watched.get(LOSS, 0).values).all()
     assert isinstance(watched, Recording)
+
+
+def test_a_cure_that_fails_does_not_unsay_a_nan() -> None:
+    failed = Remedy(Intervention(clip_norm=1.0), "clip", "failed")
+    told = decide(diagnosis(LOST), [replace(LOST, remedies=(failed,))])
+    assert [f.confidence for f in told.findings] == [LOST.confidence]
+    other = replace(LOST, id="lr-too-low", remedies=(failed,))
+    assert [f.confidence for f in decide(diagnosis(other), [other]).findings] == [0.4]

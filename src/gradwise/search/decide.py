@@ -9,6 +9,8 @@ from gradwise.diagnosis.causes import symptoms
 from gradwise.diagnosis.diagnose import suspected
 from gradwise.diagnosis.findings import Diagnosis, Finding
 
+# Seen, not inferred: a cure that fails doesn't unsay it.
+_SEEN = frozenset({"non-finite-loss"})
 _SURER, _LESS_SURE = 0.25, 0.5
 # What was less sure than 0.8 from the recording and failed to be cured is not told.
 _TOLD = 0.4
@@ -73,7 +75,7 @@ def _fold(findings: Sequence[Finding]) -> list[Finding]:
 def _weighed(finding: Finding) -> Finding:
     if _outcome(finding) == "verified":
         return replace(finding, confidence=1 - _SURER * (1 - finding.confidence))
-    if _outcome(finding) == "failed":
+    if _outcome(finding) == "failed" and finding.id not in _SEEN:
         return replace(finding, confidence=_LESS_SURE * finding.confidence)
     return finding
 
