@@ -98,6 +98,26 @@ def test_pure_noise_is_inconclusive(steps: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
+def test_slow_wandering_is_not_taken_for_a_fall(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    wander = np.zeros(1000)
+    for i in range(1, 1000):  # correlated over some 30 steps, longer than a window
+        wander[i] = 0.97 * wander[i - 1] + 0.1 * rng.standard_normal()
+    curve = evidence_of(of_losses(5 + wander + 0.2 * rng.standard_normal(1000)), 0).curve
+    assert curve is not None
+    assert curve.came_down < 4
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("steps", [120, 600])
+def test_a_fall_that_only_many_noisy_losses_show_together_is_healthy(steps: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).standard_normal(steps)
+    result = diagnose(of_losses(1 + np.exp(-8 * np.arange(steps) / steps) + 0.3 * noise))
+    assert result.findings == ()
+    assert result.verdict == "healthy"
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_a_power_law_with_spikes_that_recover_is_healthy(seed: int) -> None:
     rng = np.random.default_rng(seed)
     t = np.arange(5000)

@@ -133,7 +133,7 @@ def _verdict(
     curves = [(e, e.curve) for e in evidence if e.curve is not None]
     if not curves or steps < _LEAST_STEPS:
         return "inconclusive", f"Only {steps} steps were seen, too few to tell."
-    if all(c.learned >= LEARNED and c.net > 0 for _, c in curves):
+    if all(max(c.learned, c.came_down) >= LEARNED and c.net > 0 for _, c in curves):
         e, c = max(curves, key=lambda pair: pair[0].steps)
         slope, error = c.late_slope(0.3)
         falling = slope < -3 * error and -slope > 0.05 * c.net
