@@ -178,6 +178,19 @@ def test_too_few_steps_are_inconclusive(losses: list[float]) -> None:
     assert result.summary
 
 
+@pytest.mark.parametrize(("second", "verdict"), [(0.1, "healthy"), (0.9, "inconclusive")])
+def test_an_optimizer_that_takes_up_what_another_learned_need_not_fall(second: float, verdict: str) -> None:
+    noise = 0.02 * np.random.default_rng(0).standard_normal(400)
+    first = of_losses(0.1 + np.exp(-np.arange(200) / 30) + noise[:200])
+    later = {
+        "loss/train": [(i, second + noise[200 + i]) for i in range(200)],
+        "time": [(i, 1.0 + i) for i in range(200)],
+    }
+    after = recording_of(later, source=1)
+    result = diagnose(Recording(first.run, (*first.optimizers, *after.optimizers), {**first.series, **after.series}))
+    assert (result.verdict, result.findings) == (verdict, ())
+
+
 def test_gone_within_three_steps_is_the_rate() -> None:
     result = diagnose(of_losses(np.array([2.3, 40.0, 1e9, np.nan, np.nan])))
     assert ids(result)[0] == "lr-too-high"

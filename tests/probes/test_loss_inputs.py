@@ -92,6 +92,11 @@ def target(x: Tensor) -> Tensor:
     return x.sum(1)
 
 
+def by_huber(error: Tensor) -> Tensor:
+    size = error.abs()
+    return torch.where(size < 1.0, 0.5 * size**2, size - 0.5)
+
+
 CROSSED = {
     "mse": lambda m, x, y: F.mse_loss(m(x), target(x)),
     "mse, target wider": lambda m, x, y: F.mse_loss(m(x).squeeze(1), target(x)[:, None]),
@@ -103,6 +108,7 @@ CROSSED = {
     "by hand, other way": lambda m, x, y: (target(x) - m(x)).pow(2).sum() / len(x),
     "by hand, absolute": lambda m, x, y: (m(x) - target(x)).abs().mean(),
     "by hand, squared": lambda m, x, y: (m(x).squeeze(-1) - target(x)[:, None]).square().mean(),
+    "by hand, Huber's": lambda m, x, y: by_huber(m(x) - target(x)).mean(),
     "weighted": lambda m, x, y: (F.mse_loss(m(x), target(x), reduction="none") * 2).mean(),
 }
 FITTING = {

@@ -137,6 +137,7 @@ class Layers:
             flats = [flat for flat, _, _ in seen]
             numbers.append(self.torch.stack(flats).mean() if len(flats) > 1 else flats[0])
             fired = [mask for _, mask, _ in seen if mask is not None]
+            fired = [mask for mask in fired if mask.shape == fired[0].shape]
             if fired:
                 masks.append(self.torch.stack(fired).any(dim=0) if len(fired) > 1 else fired[0])
             units.append(
@@ -218,8 +219,9 @@ class Layers:
         if activation.kind in SIGMOIDS:
             centred = y if activation.kind == "Tanh" else 2 * y - 1
             return (centred.square() > _FLAT).mean(dtype=self.torch.float32), None, rows
-        over = y > edge
-        flat = (~over).mean(dtype=self.torch.float32)
+        under = y <= edge
+        flat = under.mean(dtype=self.torch.float32)
+        over = ~under  # what is not a number is not silent
         axis = 1 if channels else y.dim() - 1
         dims = [d for d in range(y.dim()) if d != axis]
         return flat, over.any(dim=dims) if dims else over, rows
