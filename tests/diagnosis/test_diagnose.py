@@ -221,6 +221,12 @@ def test_adversaries_are_not_judged_by_their_curves() -> None:
     assert diagnose(both).verdict == "healthy"
 
 
+def test_steps_without_losses_are_not_called_too_few() -> None:
+    result = diagnose(recording_of({"time": [(i, 1e-3 * i) for i in range(300)]}))
+    assert result.verdict == "inconclusive"
+    assert "no loss was seen" in result.summary
+
+
 def test_a_target_is_reported() -> None:
     recording = descend(0.3 * EDGE)
     assert "reached at about step" in diagnose(recording, target=1.0).summary

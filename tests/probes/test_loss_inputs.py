@@ -32,6 +32,10 @@ def train(loss: Callable[[nn.Module, Tensor, Tensor], Tensor], outputs: int = 3)
     return script
 
 
+def written_out(z: Tensor, y: Tensor) -> Tensor:
+    return (z.logsumexp(1) - z[torch.arange(len(y)), y]).mean()
+
+
 DOUBLED = {
     "softmax": lambda m, x, y: F.cross_entropy(torch.softmax(m(x), 1), y),
     "module": lambda m, x, y: nn.CrossEntropyLoss()(nn.Softmax(dim=1)(m(x)), y),
@@ -39,6 +43,7 @@ DOUBLED = {
     "sigmoid": lambda m, x, y: F.cross_entropy(torch.sigmoid(m(x)), y),
     "soft targets": lambda m, x, y: F.cross_entropy(m(x).softmax(1), F.one_hot(y, 3).float()),
     "by hand": lambda m, x, y: -(F.one_hot(y, 3) * F.log_softmax(m(x).softmax(1), 1)).sum(1).mean(),
+    "by hand, written out": lambda m, x, y: written_out(m(x).softmax(1), y),
     "binary": lambda m, x, y: F.binary_cross_entropy_with_logits(m(x)[:, 0].sigmoid(), (y > 0).float()),
     "nll": lambda m, x, y: F.nll_loss(m(x).softmax(1), y),
     "an own function": lambda m, x, y: F.cross_entropy(OwnSoftmax.apply(m(x)), y),
@@ -47,6 +52,7 @@ LOGITS = {
     "logits": lambda m, x, y: F.cross_entropy(m(x), y),
     "log softmax": lambda m, x, y: F.nll_loss(F.log_softmax(m(x), 1), y),
     "log softmax twice": lambda m, x, y: F.cross_entropy(F.log_softmax(m(x), 1), y),
+    "logits, written out": lambda m, x, y: written_out(m(x), y),
     "log of softmax": lambda m, x, y: F.nll_loss(m(x).softmax(1).log(), y),
     "attention": lambda m, x, y: F.cross_entropy(m(x * x.softmax(1)), y),
     "gate": lambda m, x, y: F.cross_entropy(m(x) * torch.sigmoid(m(x)), y),
@@ -79,7 +85,7 @@ def test_probabilities_into_a_loss_of_logits(how: str) -> None:
     assert finding.confidence > REPORT
     assert finding.place is not None
     assert finding.place.file.endswith("test_loss_inputs.py")
-    if how != "by hand":
+    if "by hand" not in how:
         assert finding.place.text.startswith(f'"{how}"')
 
 

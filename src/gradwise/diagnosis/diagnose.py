@@ -132,6 +132,8 @@ def _verdict(
             "and nothing points to a fault."
         )
     curves = [(e, e.curve) for e in evidence if e.curve is not None]
+    if not curves and not any(len(recording.get(signals.LOSS, e.source)) for e in evidence):
+        return "inconclusive", f"{steps} steps were made, but no loss was seen that they came from."
     if not curves or steps < _LEAST_STEPS:
         return "inconclusive", f"Only {steps} steps were seen, too few to tell."
     if all(_came_down(c) or _stayed_down(c, [b for _, b in curves[:i]]) for i, (_, c) in enumerate(curves)):

@@ -25,6 +25,8 @@ _ACTIVATIONS = frozenset(("Softmax", "Sigmoid"))
 _OF_LOGITS = {
     "LogSoftmax": ("cross_entropy", _ACTIVATIONS),
     "BinaryCrossEntropyWithLogits": ("binary_cross_entropy_with_logits", _ACTIVATIONS),
+    # A cross-entropy written out: of probabilities there is no other reason to take it.
+    "Logsumexp": ("logsumexp", frozenset(("Softmax",))),
     # This one wants logarithms: of plain probabilities it takes no logarithm.
     "NllLoss": ("nll_loss", frozenset(("Softmax",))),
     "NllLoss2D": ("nll_loss", frozenset(("Softmax",))),
