@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import nan
+
+import pytest
 import torch
 import torch.nn.functional as F
+from descent import descend
 from test_scale import silent
 from torch import Tensor, nn
 from trained import adam, blobs, fit, mlp, said, sgd, suspected
+
+from gradwise.diagnosis.activations import saturated
+from gradwise.diagnosis.case import Case
+from gradwise.diagnosis.depth import Look, Plight, Units
+from gradwise.diagnosis.evidence import evidence_of
+from gradwise.diagnosis.hypotheses import REPORT
 
 
 def test_a_layer_that_is_dead_from_the_beginning() -> None:
@@ -103,3 +114,27 @@ def test_an_output_s_sigmoid_may_be_sure() -> None:
 
     model = nn.Sequential(*mlp(6, 16, 1), nn.Sigmoid())
     assert silent(fit(model, batch, F.binary_cross_entropy, adam(2e-2)))
+
+
+@pytest.mark.parametrize(
+    ("first", "kept", "travel", "cause"),
+    [
+        (0.02, -0.2, 15.0, "lr-too-high"),
+        (0.02, 0.7, 15.0, "saturated-activations"),
+        (0.02, -0.2, 0.5, "saturated-activations"),
+        (0.9, -0.2, 15.0, "saturated-activations"),
+    ],
+)
+def test_steps_that_drove_tanhs_to_their_ends_are_the_cause(
+    first: float, kept: float, travel: float, cause: str
+) -> None:
+    recording = descend(0.05, 300)
+    case = Case(recording, replace(evidence_of(recording, 0), kept_early=kept, travel=travel))
+    looks = [
+        Look(step, number, (), (Units("0.weight", "Tanh", 1, True, False, flat, 0, nan, nan, nan, 0),), ())
+        for number, (step, flat) in enumerate([(0, first), (100, 0.95), (290, 0.95)])
+    ]
+    found = saturated(case, looks, Plight(False, False))
+    assert found is not None
+    assert found.id == cause
+    assert found.confidence < REPORT

@@ -98,6 +98,26 @@ def test_pure_noise_is_inconclusive(steps: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
+def test_slow_wandering_is_not_taken_for_a_fall(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    wander = np.zeros(1000)
+    for i in range(1, 1000):  # correlated over some 30 steps, longer than a window
+        wander[i] = 0.97 * wander[i - 1] + 0.1 * rng.standard_normal()
+    curve = evidence_of(of_losses(5 + wander + 0.2 * rng.standard_normal(1000)), 0).curve
+    assert curve is not None
+    assert curve.came_down < 4
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("steps", [120, 600])
+def test_a_fall_that_only_many_noisy_losses_show_together_is_healthy(steps: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).standard_normal(steps)
+    result = diagnose(of_losses(1 + np.exp(-8 * np.arange(steps) / steps) + 0.3 * noise))
+    assert result.findings == ()
+    assert result.verdict == "healthy"
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_a_power_law_with_spikes_that_recover_is_healthy(seed: int) -> None:
     rng = np.random.default_rng(seed)
     t = np.arange(5000)
@@ -158,6 +178,19 @@ def test_too_few_steps_are_inconclusive(losses: list[float]) -> None:
     assert result.summary
 
 
+@pytest.mark.parametrize(("second", "verdict"), [(0.1, "healthy"), (0.9, "inconclusive")])
+def test_an_optimizer_that_takes_up_what_another_learned_need_not_fall(second: float, verdict: str) -> None:
+    noise = 0.02 * np.random.default_rng(0).standard_normal(400)
+    first = of_losses(0.1 + np.exp(-np.arange(200) / 30) + noise[:200])
+    later = {
+        "loss/train": [(i, second + noise[200 + i]) for i in range(200)],
+        "time": [(i, 1.0 + i) for i in range(200)],
+    }
+    after = recording_of(later, source=1)
+    result = diagnose(Recording(first.run, (*first.optimizers, *after.optimizers), {**first.series, **after.series}))
+    assert (result.verdict, result.findings) == (verdict, ())
+
+
 def test_gone_within_three_steps_is_the_rate() -> None:
     result = diagnose(of_losses(np.array([2.3, 40.0, 1e9, np.nan, np.nan])))
     assert ids(result)[0] == "lr-too-high"
@@ -186,6 +219,12 @@ def test_adversaries_are_not_judged_by_their_curves() -> None:
                          "time": [(i, i * 1e-3) for i in range(400)]}, source=1)  # fmt: skip
     both = Recording(up.run, up.optimizers + down.optimizers, {**up.series, **down.series})
     assert diagnose(both).verdict == "healthy"
+
+
+def test_steps_without_losses_are_not_called_too_few() -> None:
+    result = diagnose(recording_of({"time": [(i, 1e-3 * i) for i in range(300)]}))
+    assert result.verdict == "inconclusive"
+    assert "no loss was seen" in result.summary
 
 
 def test_a_target_is_reported() -> None:

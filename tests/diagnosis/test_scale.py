@@ -50,6 +50,18 @@ def test_features_of_very_different_scale_under_one_rate() -> None:
     assert first.evidence["largest_input_size"] > 100
 
 
+@pytest.mark.parametrize(("size", "suspects"), [(1e4, True), (1.0, False)])
+def test_inputs_that_shut_the_first_layer_under_a_loss_written_by_hand(size: float, suspects: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        x = torch.randn(40, 5, generator=generator)
+        return size * (x + 3.0 * (size > 1)), x[:, :1] + torch.sin(x[:, 1:2])
+
+    found = fit(mlp(5, 32, 1, activation=nn.Tanh), batch, lambda z, y: (z - y).pow(2).mean(), sgd(0.01, 0.9))
+    assert ("unnormalized-inputs" in suspected(found) + said(found)) == suspects
+
+
 def test_large_inputs_that_train_well() -> None:
     """Adam does not care for the gradients' scale, and the task is easy."""
     found = fit(mlp(8, 32, 4), scaled(blobs(), torch.full((8,), 50.0)), F.cross_entropy, adam(3e-3))

@@ -165,6 +165,28 @@ def test_noisy_labels_still_belong() -> None:
     assert ids(run) == []
 
 
+@pytest.mark.parametrize("shape", ["linear", "bent"])
+def test_numbers_that_are_mostly_noise_are_no_mismatch(shape: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 10, generator=generator)
+    signal = 0.36 * x[:, :1] if shape == "linear" else 0.4 * x[:, :1] * x[:, 1:2]
+    y = signal + torch.randn(4000, 1, generator=generator)
+    model = mlp(10, 1, 16 if shape == "linear" else 64)
+    adam = torch.optim.Adam(model.parameters(), 1e-3 if shape == "linear" else 5e-3)
+    train, held_out = (x[:3000], y[:3000]), (x[3000:], y[3000:])
+    assert ids(diagnosed(lambda: fit(model, adam, train, held_out, epochs=6, batch=50, loss=squares)), 0.3) == []
+
+
+def test_numbers_that_belong_to_other_inputs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(900, 10, generator=generator)
+    y = x[:, :1].roll(1, 0) + x[:, 1:2].roll(1, 0)
+    model = mlp(10, 1, 128)
+    adam = torch.optim.Adam(model.parameters(), 3e-3)
+    train, held_out = (x[:600], y[:600]), (x[600:], y[600:])
+    assert ids(diagnosed(lambda: fit(model, adam, train, held_out, loss=squares)))[0] == "labels-mismatched"
+
+
 def test_a_parity_that_no_simple_predictor_sees_is_no_mismatch() -> None:
     generator = torch.Generator().manual_seed(0)
     x = (torch.rand(2000, 10, generator=generator) > 0.5).float() * 2 - 1

@@ -168,6 +168,24 @@ def test_a_cell_written_by_hand_has_gates() -> None:
     assert all(entry["gate"] for entry in event["units"])
 
 
+def test_what_follows_a_computed_weight_is_not_the_layer_before() -> None:
+    torch.manual_seed(0)
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 5))
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), normed, nn.ReLU(), nn.Linear(5, 3))
+    x, y = batch(rows=20)
+    (event,) = examined(model, lambda: F.cross_entropy(model(x), y))
+    assert list(units(event)) == ["0.weight"]
+    assert units(event)["0.weight"]["seen"] == 20
+    assert [entry["name"] for entry in event["layers"]] == ["0.weight", "4.weight"]
+
+
+def test_not_a_number_is_not_silent() -> None:
+    x, y = batch(rows=20)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    events = examined(model, lambda: F.cross_entropy(model(x * math.nan), y))
+    assert [(u["silent"], u["flat"]) for u in events[0]["units"]] == [(0, 0)]
+
+
 def test_equal_rows_and_columns() -> None:
     x, y = batch()
     model = mlp()

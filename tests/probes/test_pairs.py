@@ -50,6 +50,25 @@ def test_numbers() -> None:
     assert noise["linear_left"] == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_weak_relation_shows_beyond_chance_and_none_does_not(seed: int) -> None:
+    x = rows(400, 6, seed)
+    noise = np.random.default_rng(seed + 10).standard_normal(400)
+    weak = 0.36 * x[:, 0] + noise  # a ninth of the variance
+    assert assess(x, weak)["linear_z"] > 4
+    assert assess(x, noise)["linear_z"] < 3
+    assert assess(x, noise)["neighbours_z"] < 3
+    rare = (x[:, 0] + noise > 2.2).astype(float)  # one row in fifteen: nobody's best guess
+    assert assess(x, rare)["linear_agrees_z"] > 3
+    assert assess(x, (noise > 1.5).astype(float))["linear_agrees_z"] < 3
+
+
+def test_a_bent_relation_of_numbers_shows_in_neighbours() -> None:
+    x = rows(400, 2, 0)
+    bent = np.abs(x[:, 0]) + np.random.default_rng(1).standard_normal(400)
+    assert assess(x, bent)["neighbours_z"] > 3
+
+
 def test_a_row_met_twice_is_one_row() -> None:
     x = rows(150, 8, 0)
     y = np.random.default_rng(1).integers(0, 2, 150).astype(float)

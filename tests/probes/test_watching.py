@@ -271,6 +271,18 @@ def test_rates_as_used_and_validation_as_passes(data) -> None:
     assert validation.values[-1] == pytest.approx((8 * values[0] + 32 * values[1]) / 40)
 
 
+def test_rows_are_known_where_the_batch_is_gone_by_the_time_of_the_step(data) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watched() as run:
+        for _ in range(3):
+            loss = F.cross_entropy(model(data[0][:8]), data[1][:8])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert run.recording.get(signals.BATCH).values.ravel().tolist() == [8]
+
+
 def test_the_first_nan_names_where_it_came_from(data) -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

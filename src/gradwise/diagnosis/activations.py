@@ -10,7 +10,8 @@ import math
 
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.depth import Look, Plight, Units, looks_of, plight
-from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.diagnosis.hypotheses import DOUBT, REPORT, Hypothesis
+from gradwise.diagnosis.rates import LOWER
 from gradwise.interventions import Intervention
 
 # Half of a layer gone for good is more than the sparsity that training leaves by itself.
@@ -20,6 +21,9 @@ _ROWS, _FEW = 64, 16
 # Outputs with less than a twentieth of the slope: with half of a layer there, its gradient is about halved for good,
 # and with nine tenths next to nothing gets through.
 _FLAT, _ALL_FLAT = 0.5, 0.9
+# Steps too long: of what they promise the next batch confirms next to nothing, and the weights went several times
+# their own length.
+_KEPT, _TRAVEL = 0.1, 3.0
 
 
 def dead(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
@@ -105,6 +109,18 @@ def saturated(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
         f"{100 * share:.0f} % of the outputs of the {kind.lower()} behind {layer} lie at its flat ends, {when}. Hardly "
         "any gradient passes through. Initialize by Xavier's rule, standardize the inputs, or use ReLU or its kin."
     )
+    e = case.e
+    if not early and confidence < REPORT and e.kept_early < _KEPT and e.travel > _TRAVEL:
+        # Sound at the start, driven there by steps from which the next batch gained nothing: those are the cause.
+        says = (
+            f"{100 * share:.0f} % of the outputs of the {kind.lower()} behind {layer} lie at its flat ends, where "
+            "training drove them with steps that the next batch contradicts. Lower the learning rate and start again."
+        )
+        facts = {
+            "flat_share": share, "flat_share_at_start": flats[0], "next_batch_confirms_early": e.kept_early,
+            "travel": e.travel,
+        }  # fmt: skip
+        return Hypothesis("lr-too-high", max(confidence, DOUBT), "error", says, last.step, _known(facts), LOWER)
     inits = (Intervention(init="xavier"), Intervention(fixes=("standardize",)), Intervention(fixes=("batch-norm",)))
     other = (Intervention(activation="relu"), Intervention(activation="leaky_relu"))
     candidates = (*inits, *other) if early else (Intervention(lr_scale=0.1), *other, *inits)

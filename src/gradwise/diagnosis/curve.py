@@ -111,6 +111,18 @@ class Curve:
         return float(max(found))
 
     @property
+    def came_down(self) -> float:
+        """By how many standard errors the second half of the run lies below its first eighth.
+
+        Where single losses are noisy, that tells of a fall which neither the first few losses nor the last ones can
+        show alone. Errors are taken from how the levels of the second half differ, which contains a slow wandering too.
+        """
+        head, tail = self.level[: max(len(self.level) // 8, 1)], self.level[len(self.level) // 2 :]
+        error = max(float(np.std(tail, ddof=1)), float(np.median(self.error))) * np.sqrt(1 / len(head) + 1 / len(tail))
+        difference = float(head.mean() - tail.mean())
+        return float(difference / error if error > 0 else np.inf * np.sign(difference) if difference else 0.0)
+
+    @property
     def spike(self) -> float:
         """How far the highest single loss rose above the start."""
         return max(float(self.losses.max()) - self.start, 0.0)

@@ -30,6 +30,9 @@ _RARE = 40
 # A loss this close to that of knowing nothing has learned nothing; a few hundred held-out numbers may vary by a tenth
 # less than those trained on.
 _NOTHING, _NOTHING_OF_NUMBERS = 0.97, 0.9
+# What is held out follows training down by at least this part where little can be learned, and hardly by any where
+# training memorizes.
+_FOLLOWS = 0.4
 
 
 def unshuffled(case: Case) -> Hypothesis | None:
@@ -128,6 +131,8 @@ def mismatched(case: Case) -> Hypothesis | None:
     if len(held_out) >= 3:
         if float(held_out.min()) < least * nothing or float(held_out.min()) > 3 * nothing:
             return None
+        if learned and nothing - float(held_out.min()) > _FOLLOWS * (nothing - c.end):
+            return None
         confidence = 0.85 if learned else 0.7
         how = (
             f"the training loss comes down to {c.end:.4g} by memorizing, while the validation loss is never better"
@@ -165,8 +170,10 @@ def relation(recording: Recording) -> Mapping[str, Any] | None:
 
 def related(pairs: Mapping[str, Any], sigmas: float) -> bool:
     """Whether inputs predict labels, by more than so many standard errors."""
+    if max(float(pairs.get(z, 0.0)) for z in ("neighbours_z", "linear_z", "linear_agrees_z")) > sigmas:
+        return True
     if pairs.get("classes"):
-        return max(float(pairs["neighbours_z"]), float(pairs["linear_z"])) > sigmas
+        return False
     # The error of a mean of squares, relative; a neighbour's mean of five adds a fifth to what is left of pure noise.
     error = sigmas * math.sqrt(2 / float(pairs["rows"]))
     return float(pairs["linear_left"]) < 1 - error or float(pairs["neighbours_left"]) < 1.2 - error

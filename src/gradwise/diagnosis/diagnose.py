@@ -13,6 +13,7 @@ from gradwise.diagnosis.advice import advise
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.causes import weigh
 from gradwise.diagnosis.checklist import checklist
+from gradwise.diagnosis.curve import Curve
 from gradwise.diagnosis.evidence import Evidence, evidence_of
 from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Verdict, Where
 from gradwise.diagnosis.hypotheses import DOUBT, REPORT, SUSPECT, Hypothesis
@@ -131,9 +132,11 @@ def _verdict(
             "and nothing points to a fault."
         )
     curves = [(e, e.curve) for e in evidence if e.curve is not None]
+    if not curves and not any(len(recording.get(signals.LOSS, e.source)) for e in evidence):
+        return "inconclusive", f"{steps} steps were made, but no loss was seen that they came from."
     if not curves or steps < _LEAST_STEPS:
         return "inconclusive", f"Only {steps} steps were seen, too few to tell."
-    if all(c.learned >= LEARNED and c.net > 0 for _, c in curves):
+    if all(_came_down(c) or _stayed_down(c, [b for _, b in curves[:i]]) for i, (_, c) in enumerate(curves)):
         e, c = max(curves, key=lambda pair: pair[0].steps)
         slope, error = c.late_slope(0.3)
         falling = slope < -3 * error and -slope > 0.05 * c.net
@@ -141,6 +144,21 @@ def _verdict(
         return "healthy", f"The loss came down from {c.start:.4g} to {c.end:.4g} over {e.steps} steps and {how}."
     return "inconclusive", (
         f"Over {steps} steps the loss did not come down by more than its own noise, and nothing recorded says why."
+    )
+
+
+def _came_down(c: Curve) -> bool:
+    return max(c.learned, c.came_down) >= LEARNED and c.net > 0
+
+
+def _stayed_down(c: Curve, before: Sequence[Curve]) -> bool:
+    """Whether a run took up what an earlier optimizer had learned, and lost none of it."""
+    return any(
+        _came_down(b)
+        and c.start < b.start - 0.5 * b.net
+        and c.end < b.start - 0.5 * b.net
+        and c.sigmas(-c.net) < LEARNED
+        for b in before
     )
 
 

@@ -56,11 +56,12 @@ def not_finite(case: Case) -> Hypothesis | None:
         "first_bad_step": step,
         "stage": stage or None,
         "bad_losses": len(bad),
-        "parameters": names[:8],
+        "parameters": names[:8] or None,
         "loss_function": data.get("loss_function") or None,
         "loss_before": float(series.values[bad[0] - 1]) if bad[0] else None,
         "update_to_weight_before": e.update[1] if math.isfinite(e.update[1]) else None,
     }
+    evidence = {name: value for name, value in evidence.items() if value is not None}
     severity = "error" if lasting else "warning"
     return Hypothesis(
         "non-finite-loss",

@@ -14,6 +14,7 @@ from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.depth import Layer, Look, Plight, looks_of, plight
 from gradwise.diagnosis.gradients import disparity, exploding, vanishing
 from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.diagnosis.rates import too_high
 from gradwise.interventions import Intervention
 from gradwise.recording.recording import Recording
 
@@ -34,6 +35,10 @@ WRONG = 3.0
 # Signals that grow or shrink by this from first layer to last, and weights this far off He's and Xavier's rules.
 _GROWTH = 100.0
 _GAIN_LOW, _GAIN_HIGH = 0.4, 3.0
+# Just under a finding: the rate or the weights alone could do that too.
+_SUSPECTED = 0.59
+# Behind the first layer nearly all sigmoids or tanhs at their flat ends, from the beginning on.
+_SHUT = 0.9
 _STANDARDIZE = (Intervention(fixes=("standardize",)), Intervention(fixes=("batch-norm",)))
 _INITS = (Intervention(init="he"), Intervention(init="xavier"), Intervention(init="small-last"))
 
@@ -85,11 +90,21 @@ def inputs_of(recording: Recording) -> Inputs | None:
 
 def unnormalized(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
     """`unnormalized-inputs`: the scale of the data is wrong for the first layer, or differs between features."""
-    inputs = inputs_of(case.recording) if case.main and state.poor else None
+    inputs = inputs_of(case.recording) if case.main else None
+    # Of a loss that is not torch's own no guess is known to compare with: there inputs that are wrong by orders are
+    # suspected where one sees what they bring about.
+    suspected = (
+        inputs is not None and inputs.extreme and math.isnan(state.remaining)
+        and (too_high(case.e) is not None or _shut(looks))
+    )  # fmt: skip
+    if not (state.poor or suspected):
+        return None
     raw = [layer for look in looks[:1] for layer in look.layers if layer.raw]
     if inputs is None or not inputs.reasons or not raw:
         return None  # what looked like data may not be what a layer is given
     confidence = (0.85 if inputs.extreme else 0.7) if state.fails else (0.5 if inputs.extreme else 0.4)
+    if suspected:
+        confidence = max(confidence, _SUSPECTED)
     says = (
         f"The data goes into the first layer as it is, and {' and '.join(inputs.reasons)}. Gradient and curvature of "
         "that layer grow with it, so that no one learning rate suits all weights. Standardize the inputs: subtract the "
@@ -104,6 +119,16 @@ def unnormalized(case: Case, looks: list[Look], state: Plight) -> Hypothesis | N
         "unnormalized-inputs", confidence, "warning", says, 0, _known(facts), _STANDARDIZE, parameter=first.name,
         initial=True,
     )  # fmt: skip
+
+
+def _shut(looks: list[Look]) -> bool:
+    """Whether what follows the data's own layer was at its flat ends before the first step."""
+    return any(
+        u.kind in ("Sigmoid", "Tanh") and u.hidden and u.depth == 1 and u.flat > _SHUT
+        for look in looks[:1]
+        for u in look.units
+        if not look.step
+    )
 
 
 def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:

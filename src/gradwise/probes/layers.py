@@ -137,6 +137,7 @@ class Layers:
             flats = [flat for flat, _, _ in seen]
             numbers.append(self.torch.stack(flats).mean() if len(flats) > 1 else flats[0])
             fired = [mask for _, mask, _ in seen if mask is not None]
+            fired = [mask for mask in fired if mask.shape == fired[0].shape]
             if fired:
                 masks.append(self.torch.stack(fired).any(dim=0) if len(fired) > 1 else fired[0])
             units.append(

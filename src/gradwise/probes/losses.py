@@ -173,6 +173,7 @@ class LossCalls:
         self.calls: list[Call] = []
         self.targets = Targets(torch, validation.recorder, meter)
         self._last: Any = None
+        self._shape: Any = ()
 
     def attend(self, attending: Callable[[], bool]) -> None:
         """Note calls from now on, as long as `attending()` says so."""
@@ -207,8 +208,9 @@ class LossCalls:
                 # Weakly: a reference of ours must not keep the output alive through the backward pass.
                 target = args[at] if len(args) > at else kwargs["target"]
                 self._last = reference(args[0]), reference(target)
+                self._shape = args[0].shape
                 self.name = name
-            except (TypeError, LookupError):
+            except (TypeError, LookupError, AttributeError):
                 self._last = None
                 return out
             if self.attentive:
@@ -290,6 +292,9 @@ class LossCalls:
         return [None, None] if self._last is None else [reference() for reference in self._last]
 
     def rows(self) -> int:
-        """Rows the last loss call saw, 0 where its arguments are gone."""
-        given = next((tensor for tensor in self.last() if tensor is not None and tensor.dim()), None)
-        return 0 if given is None else int(given.shape[0])
+        """Rows that the last loss call in training was given; 0 where there was none since this was asked last.
+
+        By its shape: what it was given is often gone by the time of the step.
+        """
+        shape, self._shape = self._shape, ()
+        return int(shape[0]) if shape else 0

@@ -25,6 +25,8 @@ _ACTIVATIONS = frozenset(("Softmax", "Sigmoid"))
 _OF_LOGITS = {
     "LogSoftmax": ("cross_entropy", _ACTIVATIONS),
     "BinaryCrossEntropyWithLogits": ("binary_cross_entropy_with_logits", _ACTIVATIONS),
+    # A cross-entropy written out: of probabilities there is no other reason to take it.
+    "Logsumexp": ("logsumexp", frozenset(("Softmax",))),
     # This one wants logarithms: of plain probabilities it takes no logarithm.
     "NllLoss": ("nll_loss", frozenset(("Softmax",))),
     "NllLoss2D": ("nll_loss", frozenset(("Softmax",))),
@@ -34,7 +36,7 @@ _BROADCASTING = frozenset(
     ("huber_loss", "kl_div", "l1_loss", "mse_loss", "poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss")
 )
 # What leads from a difference to a loss written out by hand, element by element and then summed.
-_ELEMENTWISE = frozenset(("Abs", "Add", "Clamp", "Div", "Mean", "Mul", "Pow", "Sqrt", "Sum", "Where"))
+_ELEMENTWISE = frozenset(("Abs", "Add", "Clamp", "Div", "Mean", "Mul", "Pow", "Rsub", "Sqrt", "Sub", "Sum", "Where"))
 _PROBED = 16
 
 
@@ -139,7 +141,7 @@ def crossed(graph: Graph) -> Iterator[tuple[Node, tuple[int, ...]]]:
     square = [(node, node.shape) for node in graph.nodes if node.name in ("Sub", "Rsub")]
     wide = [(node, s) for node, s in square if s is not None and len(s) == 2 and s[0] == s[1] > 1]
     # A matrix of all pairs of predictions is made on purpose, and so is what stands beside it.
-    if not wide or any(all(child is not None for child in node.inputs) for node, _ in wide):
+    if not wide or any(_of_pairs(node) for node, _ in wide):
         return
     users: dict[int, list[Node]] = {}
     for node in graph.nodes:
@@ -157,6 +159,11 @@ def crossed(graph: Graph) -> Iterator[tuple[Node, tuple[int, ...]]]:
         )
         if not on_purpose and _sums_up(node, users) and any(_of_two(user) for user in users[id(node)]):
             yield node, made.shape or ()
+
+
+def _of_pairs(node: Node) -> bool:
+    """Whether both sides of a difference were computed: not where a mere number is taken away."""
+    return sum(child is not None for child in node.inputs) > 1
 
 
 def _sums_up(node: Node, users: dict[int, list[Node]]) -> bool:

@@ -132,6 +132,7 @@ def _on_classes(x: NDArray[Any], labels: NDArray[Any], classes: int, near: NDArr
         "neighbours_z": (agreeing - expected) / error,
         "linear": right,
         "linear_z": (right - most) / math.sqrt(max(most * (1 - most), 1e-12) / n),
+        "linear_agrees_z": _agreement(one_hot - shares, linear - shares),
     }
 
 
@@ -140,7 +141,23 @@ def _on_numbers(x: NDArray[Any], y: NDArray[Any], near: NDArray[Any]) -> dict[st
     # The share of the variance that is left when a row is predicted from others.
     around = float(np.mean((y - y[near].mean(axis=1)) ** 2))
     linear = _left_out(x, y[:, None])[:, 0]
-    return {"neighbours_left": around, "linear_left": float(np.mean((y - linear) ** 2))}
+    # Neighbours are each other's at worst: their products are half as many as they seem.
+    error = math.sqrt(2 * len(y) / _NEIGHBOURS)
+    return {
+        "neighbours_left": around,
+        "neighbours_z": float(y @ y[near].mean(axis=1)) / error,
+        "linear_left": float(np.mean((y - linear) ** 2)),
+        "linear_z": _agreement(y[:, None], linear[:, None]),
+    }
+
+
+def _agreement(y: NDArray[Any], guess: NDArray[Any]) -> float:
+    """How many standard errors `guess` (n, k) agrees with `y` (n, k), both about 0, beyond chance.
+
+    A relation too weak to make any row's best guess another one, or to take much off the squares, shows in this.
+    """
+    spread = np.einsum("ij,jk,ik->", guess, y.T @ y / len(y), guess, optimize=True)
+    return float((y * guess).sum() / math.sqrt(spread)) if spread > 0 else 0.0
 
 
 def _nearest(x: NDArray[Any]) -> NDArray[Any]:

@@ -93,7 +93,11 @@ def structure(graph: Graph) -> Structure:
                 deep = max(deep, below)
                 mine = mine or owner
         name = node.name
-        if name in _PRODUCTS and (found := _product(node)) is not None:
+        if name in _PRODUCTS:
+            if (found := _product(node)) is None:
+                # A weight that is itself computed (normalized, pruned, generated): no longer the output of that layer.
+                known[node] = deep, None
+                continue
             weight, bias, raw, saved, flipped = found
             deep += 1
             mine = layers.setdefault(id(weight), Layer(weight, bias, name, raw, flipped))
