@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import math
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_a_script_knows_nothing(patient: Any) -> None:
 def test_a_sick_script_does_not_say_what_is_wrong(patient: Any) -> None:
     first = patient.text.lower()
     assert patient.cause not in first
-    assert not [word for word in ("bug", "fault", "wrong on purpose", "sick", "broken") if word in first]
+    assert not re.findall(r"\b(bug|fault|faulty|wrong on purpose|sick|broken)\b", first)
 
 
 @each(patient for patient in ALL if patient.cause or patient.proof)
