@@ -70,7 +70,8 @@ def untouched(luck: Luck, modules: Sequence[nn.Module]) -> Iterator[None]:
         modules: those known beforehand; they needn't run.
     """
     kept: dict[int, tuple[nn.Module, bool, list[tuple[str, Tensor | None, Tensor | None]]]] = {}
-    cudnn = torch.backends.cudnn.enabled
+    # Its setter in Python may be barred (`disable_global_flags`, which torch's own tests call on import).
+    cudnn, set_cudnn = torch.backends.cudnn.enabled, torch._C._set_cudnn_enabled
 
     def keep(module: nn.Module, _arguments: Any = None) -> None:
         if id(module) in kept:
@@ -78,13 +79,13 @@ def untouched(luck: Luck, modules: Sequence[nn.Module]) -> Iterator[None]:
         buffers = [(n, b, None if b is None else b.detach().clone()) for n, b in module._buffers.items()]
         kept[id(module)] = module, module.training, buffers
         if isinstance(module, nn.RNNBase):
-            torch.backends.cudnn.enabled = False
+            set_cudnn(False)
 
     with ExitStack() as stack:
         stack.enter_context(luck.again())
         stack.enter_context(torch.enable_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.callback(setattr, torch.backends.cudnn, "enabled", cudnn)
+        stack.callback(set_cudnn, cudnn)
         for module in modules:
             keep(module)
         stack.callback(register_module_forward_pre_hook(keep).remove)

@@ -80,8 +80,9 @@ class Replay:
             patches.on_undo(functools.partial(switch, now))
             switch(wanted)
         # cuDNN's recurrent layers, too, can be differentiated only once.
-        patches.on_undo(functools.partial(setattr, torch.backends.cudnn, "enabled", torch.backends.cudnn.enabled))
-        torch.backends.cudnn.enabled = False
+        set_cudnn = torch._C._set_cudnn_enabled
+        patches.on_undo(functools.partial(set_cudnn, torch.backends.cudnn.enabled))
+        set_cudnn(False)
         patches.replace(torch.amp.autocast_mode.autocast, "__enter__", _without_autocast)
         patches.replace(torch.amp.GradScaler, "scale", self._wrap_scale)
         patches.replace(torch.autograd, "backward", self._wrap_backward)
