@@ -35,6 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "clinic")]
 
+from doctor import wilson  # type: ignore[import-not-found]  # noqa: E402
 from patients import HALVES, Patient, load  # noqa: E402
 
 from gradwise.interventions import ACTIVATIONS, FIXES, INITS, Intervention  # noqa: E402
@@ -106,13 +107,6 @@ def recovered(patient: Patient, intervention: dict[str, Any], seeds: int = 3) ->
         else:
             shares.append((score - sick) / (fixed - sick) if math.isfinite(score) else -math.inf)
     return statistics.median(shares)
-
-
-def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share k/n."""
-    p, d = k / n, 1 + z * z / n
-    middle, half = (p + z * z / (2 * n)) / d, z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / d
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def draw(rng: random.Random) -> dict[str, Any]:

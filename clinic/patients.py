@@ -17,19 +17,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from gradwise.diagnosis.causes import LEADS_TO
+
 CLINIC = Path(__file__).resolve().parent
 SPLIT = CLINIC / "split.json"
 HALVES = ("development", "test")
 
-CAUSES = (
-    "lr-too-high", "lr-too-low", "late-lr-too-high", "lr-decayed-too-early", "late-divergence",
-    "exploding-gradients", "vanishing-gradients", "gradient-scale-disparity", "dead-units", "saturated-activations",
-    "unnormalized-inputs", "unshuffled-data", "bad-initialization", "stuck-at-saddle",
-    "overfitting", "underfitting", "over-regularized",
-    "missing-zero-grad", "parameters-not-optimized", "no-parameter-change", "frozen-or-detached-graph",
-    "probabilities-into-logit-loss", "loss-shape-broadcast", "non-finite-loss", "eps-dominated-updates",
-    "eval-mode-in-training", "train-mode-in-eval", "noisy-small-batch", "labels-mismatched", "decay-on-bias-or-norm",
-)  # fmt: skip
+CAUSES = tuple(LEADS_TO)
 
 _KEYS: dict[str, type] = {
     "why": str, "args": list, "metric": str, "maximize": bool, "proof": dict,

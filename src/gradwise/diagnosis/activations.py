@@ -6,11 +6,9 @@ the output's own sigmoid and attention's softmax are at their ends by profession
 
 from __future__ import annotations
 
-import math
-
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.depth import Look, Plight, Units, looks_of, plight
-from gradwise.diagnosis.hypotheses import DOUBT, REPORT, Hypothesis
+from gradwise.diagnosis.hypotheses import DOUBT, REPORT, Hypothesis, known
 from gradwise.diagnosis.rates import LOWER
 from gradwise.interventions import Intervention
 
@@ -58,7 +56,7 @@ def dead(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
         "samples": float(worst.seen), "loss_left_of_a_guess": state.remaining,
     }  # fmt: skip
     return Hypothesis(
-        "dead-units", confidence, "warning", says, _since(looks, worst), _known(facts), candidates,
+        "dead-units", confidence, "warning", says, _since(looks, worst), known(facts), candidates,
         parameter=worst.layer, initial=not grew,
     )  # fmt: skip
 
@@ -120,7 +118,7 @@ def saturated(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
             "flat_share": share, "flat_share_at_start": flats[0], "next_batch_confirms_early": e.kept_early,
             "travel": e.travel,
         }  # fmt: skip
-        return Hypothesis("lr-too-high", max(confidence, DOUBT), "error", says, last.step, _known(facts), LOWER)
+        return Hypothesis("lr-too-high", max(confidence, DOUBT), "error", says, last.step, known(facts), LOWER)
     inits = (Intervention(init="xavier"), Intervention(fixes=("standardize",)), Intervention(fixes=("batch-norm",)))
     other = (Intervention(activation="relu"), Intervention(activation="leaky_relu"))
     candidates = (*inits, *other) if early else (Intervention(lr_scale=0.1), *other, *inits)
@@ -129,13 +127,9 @@ def saturated(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
         "loss_left_of_a_guess": state.remaining,
     }  # fmt: skip
     return Hypothesis(
-        "saturated-activations", confidence, "warning", says, 0 if early else last.step, _known(facts), candidates,
+        "saturated-activations", confidence, "warning", says, 0 if early else last.step, known(facts), candidates,
         parameter=layer, initial=early,
     )  # fmt: skip
-
-
-def _known(facts: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in facts.items() if math.isfinite(value)}
 
 
 def _checks(case: Case) -> tuple[Hypothesis | None, ...]:

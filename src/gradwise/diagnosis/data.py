@@ -10,12 +10,12 @@ import numpy as np
 
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
-from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.diagnosis.hypotheses import Hypothesis, place_in
 from gradwise.diagnosis.metric import primary_place
 from gradwise.diagnosis.targets import Order, Targets, order_of, targets_of
 from gradwise.interventions import Intervention
 from gradwise.recording import signals
-from gradwise.recording.recording import Floats, Place, Recording
+from gradwise.recording.recording import Floats, Recording
 
 # A quarter of all that tells targets apart lies between batches: text in its own order has some hundredths.
 _ORDERED, _SORTED = 0.25, 0.5
@@ -65,7 +65,7 @@ def unshuffled(case: Case) -> Hypothesis | None:
         + ". Each batch pulls the net towards its own kind, at the others' expense. Shuffle the training data."
     )
     evidence = _facts(targets, order, swing) | {"sampler": (loader or {}).get("sampler")}
-    place = _place(loader) or _place(targets.about)
+    place = place_in(loader) or place_in(targets.about)
     shuffle = Intervention(fixes=("shuffle",))
     return Hypothesis("unshuffled-data", confidence, "error", says, 0, evidence, (shuffle,), place=place)
 
@@ -104,11 +104,6 @@ def _facts(targets: Targets, order: Order, swing: float) -> dict[str, Any]:
         "classes": targets.classes or None,
     }
     return {k: v for k, v in facts.items() if v is not None and not math.isnan(v)}
-
-
-def _place(data: Mapping[str, Any] | None) -> Place | None:
-    at = (data or {}).get("place")
-    return Place(at["file"], at["line"], "", at.get("text", "")) if at else None
 
 
 def mismatched(case: Case) -> Hypothesis | None:
@@ -158,7 +153,7 @@ def mismatched(case: Case) -> Hypothesis | None:
         "validation_best": float(held_out.min()) if len(held_out) else None,
         **pairs,
     }
-    place = _place(targets.about)
+    place = place_in(targets.about)
     return Hypothesis("labels-mismatched", confidence, "error", says, 0, evidence, place=place)
 
 

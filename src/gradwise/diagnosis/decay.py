@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
 from gradwise.diagnosis.data import held_out_losses
 from gradwise.diagnosis.generalization import high, reachable
-from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.diagnosis.hypotheses import Hypothesis, known, listed
 from gradwise.diagnosis.rates import LEARNED
 from gradwise.interventions import Intervention
 from gradwise.recording import signals
@@ -90,8 +89,8 @@ def decays_too_much(case: Case) -> Hypothesis | None:
     if collapsed and (is_high or (is_high is None and nothing_learned)):
         confidence = 0.9 if nothing_learned or is_high else 0.7
     elif balanced and had_time and held > 0.2:
-        known = reachable(case.recording)
-        worse = known is not None and c.end > max(2 * known[1], known[1] + 0.1 * known[0])
+        levels = reachable(case.recording)
+        worse = levels is not None and c.end > max(2 * levels[1], levels[1] + 0.1 * levels[0])
         confidence = 0.7 if worse and held > 0.4 else 0.5 if held > 0.4 else 0.4
     else:
         return None
@@ -108,8 +107,7 @@ def decays_too_much(case: Case) -> Hypothesis | None:
         "loss_end": c.end,
         "loss_start": c.start,
     }
-    evidence = {k: v for k, v in evidence.items() if math.isfinite(v)}
-    return Hypothesis("over-regularized", confidence, "warning", says, 0, evidence, _LESS_DECAY)
+    return Hypothesis("over-regularized", confidence, "warning", says, 0, known(evidence), _LESS_DECAY)
 
 
 def drops_too_much(case: Case) -> Hypothesis | None:
@@ -143,8 +141,7 @@ def drops_too_much(case: Case) -> Hypothesis | None:
         + ". Drop less."
     )
     evidence = {"dropout": most, "train_end": c.end, "validation_end": ended, "train_start": c.start}
-    evidence = {k: v for k, v in evidence.items() if math.isfinite(v)}
-    return Hypothesis("over-regularized", confidence, "warning", says, 0, evidence, _LESS_DROPOUT, module=name)
+    return Hypothesis("over-regularized", confidence, "warning", says, 0, known(evidence), _LESS_DROPOUT, module=name)
 
 
 def starved(case: Case) -> Hypothesis | None:
@@ -264,8 +261,8 @@ def on_biases(case: Case) -> Hypothesis | None:
         return None
     names = [p.name for p in decayed]
     says = (
-        f"Weight decay of {strength:g} is also applied to {_listed(names)}: biases and normalization parameters, which "
-        "don't overfit by being large. Decay the weights only (gradwise.decay_groups)."
+        f"Weight decay of {strength:g} is also applied to {listed(names, 3)}: biases and normalization parameters, "
+        "which don't overfit by being large. Decay the weights only (gradwise.decay_groups)."
     )
     evidence = {"weight_decay": strength, "parameters": names[:16], "count": len(names)}
     # No candidate: what costs a run nothing it would notice isn't worth the trials.
@@ -287,10 +284,6 @@ def little_decay(case: Case) -> str | None:
         f"After {e.steps} steps the loss has settled, and the learning rate {how}. Runs this long usually end over "
         "100 times lower; a decay towards the end may win a little more."
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _number(value: object) -> float:

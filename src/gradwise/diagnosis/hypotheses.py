@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,3 +49,20 @@ class Hypothesis:
     parameter: str | None = None
     module: str | None = None
     place: Place | None = None
+
+
+def known(facts: Mapping[str, float]) -> dict[str, float]:
+    """The facts that are finite: what wasn't measured is left out of the evidence."""
+    return {name: value for name, value in facts.items() if math.isfinite(value)}
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """The first so many names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def place_in(data: Mapping[str, Any] | None) -> Place | None:
+    """The place that an event tells of, if it does."""
+    at = (data or {}).get("place")
+    return Place(at["file"], at["line"], at.get("function", ""), at.get("text", "")) if at else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.depth import Layer, Look, Plight, looks_of, plight
 from gradwise.diagnosis.gradients import disparity, exploding, vanishing
-from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.diagnosis.hypotheses import Hypothesis, known
 from gradwise.diagnosis.rates import too_high
 from gradwise.interventions import Intervention
 from gradwise.recording.recording import Recording
@@ -116,7 +116,7 @@ def unnormalized(case: Case, looks: list[Look], state: Plight) -> Hypothesis | N
     }  # fmt: skip
     first = min(raw, key=lambda layer: layer.depth)
     return Hypothesis(
-        "unnormalized-inputs", confidence, "warning", says, 0, _known(facts), _STANDARDIZE, parameter=first.name,
+        "unnormalized-inputs", confidence, "warning", says, 0, known(facts), _STANDARDIZE, parameter=first.name,
         initial=True,
     )  # fmt: skip
 
@@ -161,7 +161,7 @@ def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis |
             candidates = (_INITS[2], *_INITS[:2])
     confidence = (0.75 if state.fails else 0.5) if state.poor else 0.35
     return Hypothesis(
-        "bad-initialization", confidence, "warning", " ".join(parts), 0, _known(facts), candidates,
+        "bad-initialization", confidence, "warning", " ".join(parts), 0, known(facts), candidates,
         parameter=named.name if named else None, initial=True,
     )  # fmt: skip
 
@@ -241,16 +241,12 @@ def symmetric(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None
             "error",
             says,
             0,
-            _known(facts),
+            known(facts),
             candidates,
             parameter=layer.name,
             initial=True,
         )
     return None
-
-
-def _known(facts: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in facts.items() if math.isfinite(value)}
 
 
 def _checks(case: Case) -> tuple[Hypothesis | None, ...]:

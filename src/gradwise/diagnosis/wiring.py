@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from gradwise.diagnosis.case import Case, Check
-from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.diagnosis.hypotheses import Hypothesis, listed, place_in
 from gradwise.interventions import Intervention
 from gradwise.recording import signals
-from gradwise.recording.recording import Event, Place
+from gradwise.recording.recording import Event
 
 # Steps that a state of things must have lasted to be no passing phase.
 _LASTING = 10
@@ -61,7 +61,7 @@ def probabilities(case: Case) -> Iterator[Hypothesis]:
             )
         yield Hypothesis(
             "probabilities-into-logit-loss", 0.96, "warning", says, event.step,
-            {"loss_function": function, "activation": activation}, _fix("logits"), place=_place(data),
+            {"loss_function": function, "activation": activation}, _fix("logits"), place=place_in(data),
         )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def shapes(case: Case) -> Iterator[Hypothesis]:
         evidence = {"prediction": list(prediction), "target": list(target), "result": list(result)}
         yield Hypothesis(
             "loss-shape-broadcast", 0.85 if by_hand else 0.96, "error", says, event.step, evidence,
-            _fix("match-shapes"), place=_place(data),
+            _fix("match-shapes"), place=place_in(data),
         )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def not_optimized(case: Case) -> Hypothesis | None:
     names = [str(n) for n in data.get("parameters", ())]
     why = f" They are in {hidden}, where parameters() does not find them: use nn.ModuleList." if hidden else ""
     says = (
-        f"{tensors} parameter tensor(s) get a gradient from the loss, and no optimizer holds them: {_listed(names)}. "
+        f"{tensors} parameter tensor(s) get a gradient from the loss, and no optimizer holds them: {listed(names)}. "
         f"They stay as they were initialized.{why}"
     )
     evidence = {
@@ -147,19 +147,19 @@ def unreached(case: Case) -> Hypothesis | None:
     where = f" It is cut after {cut[-1]}." if cut else ""
     says = (
         f"No gradient reaches {tensors} of the {trainable} parameter tensors that the optimizer is to train, although "
-        f"their modules run in the forward pass: {_listed(names)}.{where} Look for detach(), torch.no_grad(), .data, "
+        f"their modules run in the forward pass: {listed(names)}.{where} Look for detach(), torch.no_grad(), .data, "
         "numpy or torch.tensor(...) on the way from there to the loss."
     )
     return Hypothesis(
         "frozen-or-detached-graph", 0.92 if cut else 0.85, "error", says, event.step, evidence, _fix("unfreeze"),
-        parameter=names[0] if names else None, module=cut[-1] if cut else None, place=_place(data),
+        parameter=names[0] if names else None, module=cut[-1] if cut else None, place=place_in(data),
     )  # fmt: skip
 
 
 def _mistyped(event: Event) -> Hypothesis:
     names = [str(n) for n in event.data["mistyped"]]
     says = (
-        f"The script sets out to train {_listed(names)}, but sets an attribute that torch does not read: they stay "
+        f"The script sets out to train {listed(names)}, but sets an attribute that torch does not read: they stay "
         "frozen. It is `requires_grad` of each parameter, or `module.requires_grad_(True)`."
     )
     return Hypothesis(
@@ -172,7 +172,7 @@ def _of_stale(case: Case, event: Event, evidence: Mapping[str, Any]) -> Hypothes
     lost = [str(n) for n in (_unowned(case) or {}).get("parameters", ())]
     says = (
         "The optimizer's steps change nothing that the model uses: the losses depend on other parameters "
-        f"({_listed(lost)}) than it holds. The model was made anew, or its layers were replaced, after the optimizer "
+        f"({listed(lost)}) than it holds. The model was made anew, or its layers were replaced, after the optimizer "
         "was made; or it was given another model's parameters."
     )
     return Hypothesis(
@@ -271,13 +271,13 @@ def eval_mode(case: Case) -> Iterator[Hypothesis]:
         model, modules = last.data.get("model"), [str(n) for n in last.data.get("modules", ())]
         since = f"since step {last.step} or shortly before; it had begun in training mode" if switched else "all along"
         says = (
-            f"{model} trains in evaluation mode, {since}: {_listed(dict.fromkeys(modules))} do not do what they do in "
+            f"{model} trains in evaluation mode, {since}: {listed(dict.fromkeys(modules))} do not do what they do in "
             "training. Call model.train() before each epoch, after model.eval()."
         )
         yield Hypothesis(
             "eval-mode-in-training", confidence, "warning", says, last.step,
             {"model": model, "modules": modules, "training_before": switched, "never_used": unused}, _fix("modes"),
-            module=str(model), place=_place(last.data),
+            module=str(model), place=place_in(last.data),
         )  # fmt: skip
 
 
@@ -294,14 +294,14 @@ def train_mode(case: Case) -> Iterator[Hypothesis]:
         often = len(case.recording.get(signals.VALIDATION, source)) > 0.5 * case.e.steps
         modules = [str(n) for n in last.data.get("modules", ())]
         says = (
-            f"The losses evaluated without gradient are computed in training mode: {_listed(dict.fromkeys(modules))} "
+            f"The losses evaluated without gradient are computed in training mode: {listed(dict.fromkeys(modules))} "
             "drop units or normalize by the batch, so that they depend on chance and on which rows come together"
             + (", and batch normalization learns from the validation data" if any("Norm" in m for m in modules) else "")
             + (". model.eval() is never called." if never else ". Call model.eval() before, model.train() after.")
         )
         yield Hypothesis(
             "train-mode-in-eval", 0.5 if often else 0.9 if never else 0.75, "warning", says, last.step,
-            {"modules": modules, "eval_called_elsewhere": not never}, _fix("modes"), place=_place(last.data),
+            {"modules": modules, "eval_called_elsewhere": not never}, _fix("modes"), place=place_in(last.data),
         )  # fmt: skip
 
 
@@ -328,18 +328,6 @@ def _stale(case: Case) -> bool:
 
 def _fix(name: str) -> tuple[Intervention, ...]:
     return (Intervention(fixes=(name,)),)
-
-
-def _place(data: Mapping[str, Any]) -> Place | None:
-    place = data.get("place")
-    if not place:
-        return None
-    return Place(place["file"], place["line"], place.get("function", ""), place.get("text", ""))
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _shape(shape: tuple[Any, ...]) -> str:

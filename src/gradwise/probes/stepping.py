@@ -135,7 +135,7 @@ class Stepping:
         parameters = tracked.parameters()
         gradients = [p.grad for p in parameters]
         scale = _grad_scale(tracked.ref())
-        if self._capturing(parameters):
+        if self.capturing(parameters):
             tracked.look_next = looks.following = False
         elif looks.following:
             looks.follow(tracked.steps, gradients, scale)
@@ -151,7 +151,7 @@ class Stepping:
         tracked.looks.cost += cost
         self.meter.looks += cost
 
-    def _capturing(self, tensors: Any) -> bool:
+    def capturing(self, tensors: Any) -> bool:
         """Whether a CUDA graph is being captured, into which nothing of ours may get."""
         return any(t.is_cuda for t in tensors[:1]) and self.torch.cuda.is_current_stream_capturing()
 

@@ -223,7 +223,7 @@ class Watcher:
                 self._first_backward = places.here()
                 first_input(self.torch, self.recorder, losses)
                 warm_up(self.torch)
-            if self._capturing(losses):
+            if self.stepping.capturing(losses):
                 return
             self.examinations.before(self.backwards, losses)
         except Exception as error:
@@ -236,10 +236,6 @@ class Watcher:
             self.meter.spent += cost
         else:
             self.startup += cost
-
-    def _capturing(self, tensors: Any) -> bool:
-        """Whether a CUDA graph is being captured, into which nothing of ours may get."""
-        return any(t.is_cuda for t in tensors[:1]) and self.torch.cuda.is_current_stream_capturing()
 
     def _counts(self) -> list[int]:
         """Steps made by each course of training."""
