@@ -16,6 +16,7 @@ import shlex
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gradwise.interventions import ACTIVATIONS, INITS, RULES
@@ -132,9 +133,9 @@ class Space:
         Raises:
             SpaceError: naming the parameter.
         """
-        made = [_parameter(name, lambda text=text: Domain.parse(text)) for name, text in knobs.items()]
+        made = [_parameter(name, partial(Domain.parse, text)) for name, text in knobs.items()]
         for name, text in (arguments or {}).items():
-            made.append(_parameter(name, lambda text=text: Domain.parse(text), template=_option(name)))
+            made.append(_parameter(name, partial(Domain.parse, text), template=_option(name)))
         return Space(tuple(made))
 
     @staticmethod
