@@ -82,6 +82,15 @@ def test_a_grid_ends_and_a_small_space_does_too() -> None:
     assert study.best() == study.rows()[seen.index(1)]
 
 
+def test_nothing_is_run_twice_at_the_same_time() -> None:
+    study = Study(None, "s", Space.of({}, {"n": "1..3"}), Method("random"))
+    rows = [row for _ in range(5) if (row := study.ask()) is not None]
+    assert sorted(row.config["n"] for row in rows) == [1, 2, 3]
+    study.tell(rows[0].number, Result(1.0))
+    assert study.ask() is None
+    assert len(study.rows()) == 3
+
+
 def test_it_goes_on_where_it_ended(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'tune.db'}"
     first = Study(url, "s", SPACE, Method("random"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gradwise.diagnosis.metric import primary_place
@@ -16,6 +16,7 @@ from gradwise.search.domains import SpaceError, Value
 from gradwise.search.space import KNOBS, OWN, SHAPES
 
 _TEST = re.compile(r"(?<![a-z])test(?!s?_?(split|size))", re.IGNORECASE)
+_TRAINED_ON = re.compile(r"train", re.IGNORECASE)
 _VALIDATION = re.compile(r"(?<!e)val|dev(?![a-z])", re.IGNORECASE)
 
 
@@ -51,16 +52,17 @@ class Facts:
         wanted = [o for o in recording.optimizers if o.index == (which or 0) and o.kind != "manual"]
         groups = wanted[0].groups if wanted else ()
         rate = groups[0].get("initial_lr", groups[0].get("lr")) if groups else None
-        place = primary_place([recording])
+        words = {e.source: _words(e.data) for e in recording.happened("validation-place")}
+        place = _place(recording, words)
         taken = 0 if place is None else len(recording.get(VALIDATION, place))
-        where = next((_words(e.data) for e in recording.happened("validation-place") if e.source == place), "")
+        where = "" if place is None else words.get(place, "")
         known = float(rate) if isinstance(rate, int | float) and rate > 0 else None
         return Facts(steps_of(recording), seconds, known, place, taken, where)
 
     @property
     def on_test_data(self) -> bool:
         """Whether the code that takes the validation loss speaks of a test set, and of no validation set."""
-        return bool(_TEST.search(self.where)) and not _VALIDATION.search(_TEST.sub("", self.where))
+        return speaks_of_test(self.where)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -70,6 +72,26 @@ class Facts:
     def from_json(data: Mapping[str, Any]) -> Facts:
         """The facts that `to_json` wrote."""
         return Facts(**data)
+
+
+def _place(recording: Recording, words: Mapping[int, str]) -> int | None:
+    """The validation loss to select on: never a test set's where there is another on held-out data."""
+    tested = {place for place, said in words.items() if speaks_of_test(said)}
+    series = {key: s for key, s in recording.series.items() if key[0] != VALIDATION.name or key[1] not in tested}
+    place = primary_place([replace(recording, series=series)])
+    said = words.get(place, "") if place is not None else ""
+    if place is not None and (_VALIDATION.search(said) or not _TRAINED_ON.search(said)):
+        return place
+    return primary_place([recording])
+
+
+def speaks_of_test(words: str) -> bool:
+    """Whether names in code or a metric's are a test set's, and no validation set's.
+
+    >>> speaks_of_test("evaluate(model, test_loader)"), speaks_of_test("train_test_split(x)")
+    (True, False)
+    """
+    return bool(_TEST.search(words)) and not _VALIDATION.search(_TEST.sub("", words))
 
 
 def intervention(knobs: Mapping[str, Value], facts: Facts, steps: int, which: int | None = None) -> Intervention:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from gradwise.diagnosis.metric import Outcome
@@ -49,7 +49,6 @@ class Result:
         lost: whether that is no fault of the configuration's, so that it can be run again.
         pruned: whether it was ended because nothing would come of it.
         test: the test score, where it was asked for, as the script has it.
-        notes: what the reader of a report should know of it.
     """
 
     value: float | None
@@ -61,7 +60,6 @@ class Result:
     lost: bool = False
     pruned: bool = False
     test: float | None = None
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def level(self) -> float:
@@ -74,12 +72,12 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {**asdict(self), "notes": list(self.notes)}
+        return asdict(self)
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Result:
         """The result that `to_json` wrote."""
-        return Result(**{**data, "notes": tuple(data.get("notes", ()))})
+        return Result(**data)
 
 
 Evaluate = Callable[[Job, OnValue], Result]

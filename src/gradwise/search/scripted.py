@@ -101,11 +101,11 @@ class Scripted:
             SpaceError: where it can't be tuned, and why.
         """
         trial = self._runner((), lambda intake: False).run(Intervention(), 0, None, self.task.limit)
+        if not trial.complete and trial.seconds >= self.task.limit:
+            raise SpaceError(f"its own run took longer than {self.task.limit:.0f} s: give it more with --timeout")
         if trial.problem:
             more = "; --allow-side-effects runs it all the same" if trial.isolation else ""
             raise SpaceError(f"in a trial {trial.problem}{more}")
-        if not trial.complete and training(trial.recording, self.task.which or 0).value is not None:
-            raise SpaceError(f"its own run took longer than {self.task.limit:.0f} s: give it more with --timeout")
         facts = Facts.of(trial.recording, trial.seconds, self.task.which)
         if facts.place is None and not self.task.metric and not self.task.on_training:
             raise SpaceError(
@@ -129,8 +129,9 @@ class Scripted:
         if trial.complete and not trial.problem and "steps" not in knobs:
             taken = self._lengths[words] = steps_of(trial.recording)
             if spread(knobs) and abs(taken - length) > _AS_LONG * length:
-                # Other arguments made the run longer or shorter than its schedule.
-                trial, pruned = self._run(job, self._change(knobs, taken), words, on_value)
+                # Other arguments made the run longer or shorter than its schedule. What the first one told on its way
+                # stands for it where runs are compared, so this one goes on to its end.
+                trial, pruned = self._run(job, self._change(knobs, taken), words, lambda k, value: False)
         if pruned:
             return Result(None, steps=steps_of(trial.recording), seconds=trial.seconds, pruned=True)
         return self._result(trial, job)
@@ -165,11 +166,11 @@ class Scripted:
     def _result(self, trial: Trial, job: Job) -> Result:
         source, steps = self.task.which or 0, steps_of(trial.recording)
         made = Result(None, steps=steps, seconds=trial.seconds)
+        if trial.recording.run.status == "stopped" and trial.seconds >= self.task.limit:
+            return replace(made, problem=f"the script took longer than {self.task.limit:.0f} s")
         if trial.problem:
             return replace(made, problem=trial.problem)
         trained = training(trial.recording, source)
-        if trial.seconds >= self.task.limit and trained.value is not None:
-            return replace(made, problem=f"the script took longer than {self.task.limit:.0f} s")
         try:
             outcome = self._outcome(trial, trained, source)
             test = self._test(trial) if job.test else None

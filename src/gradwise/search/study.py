@@ -115,36 +115,46 @@ class Study:
     def __init__(self, url: str | None, name: str, space: Space, method: Method) -> None:
         if method.name == "guess" and not space.single:
             raise StudyError("a guess is one configuration: give each parameter one value, or take another method")
-        self.space, self.method, self.name = space, method, name
+        self.space, self.name = space, name
         self._open: dict[int, optuna.Trial] = {}
-        self._known: dict[int, Row] = {}
+        self._rows: dict[int, Row] = {}
+        self._waiting = 0
         with _quietly(), _explained(url):
             import optuna
 
             storage = _storage(url)
             self._study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+            self._refresh()
             self._adopt()
-            before = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = _sampler(method, before)
+            self._refresh()
+        self.use(method)
+
+    def use(self, method: Method) -> None:
+        """Go on by this method."""
+        self.method = method
+        with _quietly():
+            self._study.sampler = _sampler(method, len(self._study.get_trials(deepcopy=False)))
             self._study.pruner = _pruner(method)
         self._list = self._listed()
 
     # what has been
 
     def rows(self) -> list[Row]:
-        """All trials, in the order in which they were asked for."""
-        found, lost = [], set(self._lost())
-        for trial in self._study.get_trials(deepcopy=False):
-            known = self._known.get(trial.number)
+        """All trials, in the order in which they were asked for; those of other drivers as of the last `ask`."""
+        return [self._rows[number] for number in sorted(self._rows)]
+
+    def _refresh(self) -> None:
+        """Read what is new; reading is what a study on disk costs most."""
+        lost = set(self._lost())
+        trials = self._study.get_trials(deepcopy=False)
+        self._waiting = sum(t.state.name == "WAITING" for t in trials)
+        for trial in trials:
+            known = self._rows.get(trial.number)
             config, result = trial.user_attrs.get("config"), trial.user_attrs.get("result")
-            if known is None and config is not None:
+            if config is not None and (known is None or not known.ended):
                 state = "lost" if trial.number in lost else _STATES[trial.state.name]
-                known = Row(trial.number, config, state, None if result is None else Result.from_json(result))
-                if known.ended:
-                    self._known[trial.number] = known
-            if known is not None:
-                found.append(known)
-        return found
+                made = None if result is None else Result.from_json(result)
+                self._rows[trial.number] = Row(trial.number, config, state, made)
 
     def best(self) -> Row | None:
         """The trial with the lowest value; of equals the first."""
@@ -166,21 +176,31 @@ class Study:
         """The next trial; None where there is nothing new to try."""
         with _quietly():
             for _ in range(_REPEATS):
-                listed = self._take()
-                if self._list is not None and listed is None and not self._waiting():
-                    return None
-                if listed is not None:
+                self._refresh()
+                if self._list is not None and not self._waiting:
+                    listed = self._take()
+                    if listed is None:
+                        return None
                     self._study.enqueue_trial(_encoded(self.space, listed))
                 trial = self._study.ask()
                 config = self.space.active(lambda p, trial=trial: _suggest(trial, p))  # type: ignore[misc]
-                trial.set_user_attr("config", config)
+                others = [r for r in self._rows.values() if dict(r.config) == config]
+                if any(r.state == "running" for r in others):
+                    # Somebody is at it: what comes of it will be known soon enough.
+                    self._tell(trial.number, "FAIL", None)
+                    continue
+                same = next((r for r in others if r.ended), None)
+                if same is not None:
+                    # The same run would give the same: it is told again for the method's sake, and counts once.
+                    done = same.state == "complete" and same.result is not None
+                    level = same.result.level if done and same.result else None
+                    self._tell(trial.number, "COMPLETE" if done else "FAIL", level)
+                    continue
                 trial.set_user_attr("owner", this_process())
-                same = next((r for r in self.rows() if r.ended and dict(r.config) == config), None)
-                if same is None:
-                    self._open[trial.number] = trial
-                    return Row(trial.number, config, "running")
-                # The same run would give the same: it is told again for the method's sake, and counts once.
-                self._same(trial, same)
+                trial.set_user_attr("config", config)
+                self._open[trial.number] = trial
+                self._rows[trial.number] = Row(trial.number, config, "running")
+                return self._rows[trial.number]
         return None
 
     def report(self, number: int, k: int, value: float) -> bool:
@@ -192,42 +212,40 @@ class Study:
 
     def tell(self, number: int, result: Result) -> None:
         """Take a trial's result."""
-        trial = self._open.pop(number)
+        trial, config = self._open.pop(number), self._rows[number].config
+        state = "failed" if result.problem else "pruned" if result.pruned else "complete"
         with _quietly():
             trial.set_user_attr("result", result.to_json())
             if result.lost:
-                self._lose(trial.number, trial.user_attrs["config"])
-            elif result.problem:
-                self._tell(number, "FAIL", None)
-            elif result.pruned:
-                self._tell(number, "PRUNED", None)
-            else:
+                state = self._lose(number, config)
+            elif state == "complete":
                 self._tell(number, "COMPLETE", result.level)
+            else:
+                self._tell(number, "PRUNED" if state == "pruned" else "FAIL", None)
+        self._rows[number] = Row(number, config, state, result)
 
     def close(self) -> None:
         """What is still open will be run again by whoever opens the study next."""
         with _quietly():
-            for number, trial in list(self._open.items()):
-                self._lose(number, trial.user_attrs["config"])
+            for number in self._open:
+                self._lose(number, self._rows[number].config)
             self._open.clear()
+            self._refresh()
 
     def _tell(self, number: int, state: str, value: float | None) -> None:
         import optuna
 
         self._study.tell(number, value, optuna.trial.TrialState[state])
 
-    def _same(self, trial: optuna.Trial, same: Row) -> None:
-        trial.set_user_attr("config", None)
-        done = same.state == "complete" and same.result is not None
-        self._tell(trial.number, "COMPLETE" if done else "FAIL", same.result.level if done and same.result else None)
-
-    def _lose(self, number: int, config: Configuration) -> None:
-        """A run that was lost: to be made again, but not for ever."""
-        often = sum(r.state == "lost" and dict(r.config) == dict(config) for r in self.rows())
-        if often < _AGAIN:
+    def _lose(self, number: int, config: Configuration) -> str:
+        """A run that was lost is made again, but not for ever; what state that leaves its trial in."""
+        often = sum(r.state == "lost" and dict(r.config) == dict(config) for r in self._rows.values())
+        again = often < _AGAIN
+        if again:
             self._study.set_user_attr("lost", [*self._lost(), number])
             self._study.enqueue_trial(_encoded(self.space, config))
         self._tell(number, "FAIL", None)
+        return "lost" if again else "failed"
 
     def _lost(self) -> list[int]:
         lost: list[int] = self._study.user_attrs.get("lost", [])
@@ -254,17 +272,12 @@ class Study:
 
     def _take(self) -> dict[str, Value] | None:
         """The next of the list that was neither run nor is about to be."""
-        if self._list is None or self._waiting():
-            return None
         known = [dict(r.config) for r in self.rows() if r.state != "lost"]
         while self._list:
             point = self._list.pop(0)
             if point not in known:
                 return point
         return None
-
-    def _waiting(self) -> bool:
-        return any(t.state.name == "WAITING" for t in self._study.get_trials(deepcopy=False))
 
 
 _STATES = {"RUNNING": "running", "WAITING": "waiting", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}

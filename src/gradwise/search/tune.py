@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from gradwise.legible import number
 from gradwise.search.jobs import Engine, Job, Result
 from gradwise.search.judge import Judgement, judge
 from gradwise.search.study import Row, Study
@@ -252,9 +251,3 @@ def _judged(number: int | None, runs: dict[str, Result], plan: Plan) -> Confirma
     if any(o.start is None for pair in outcomes for o in pair):
         outcomes = [(replace(a, start=None), replace(b, start=None)) for a, b in outcomes]
     return replace(made, judgement=judge(outcomes))
-
-
-def mean(results: Sequence[Result]) -> str:
-    """The values of some runs in a few words."""
-    values = [r.value for r in results if r.value is not None]
-    return number(sum(values) / len(values)) if values and len(values) == len(results) else "non-finite"
