@@ -103,6 +103,11 @@ def test_the_live_table_shows_the_best_and_what_runs() -> None:
             [trial(0, 1.5), trial(1, 0.25), {"number": 2, "config": {"lr": 0.3}, "state": "running"}], "searching"
         )
         shown = file.getvalue()
+        live.tick()
+        assert file.getvalue() == shown  # the time has not gone on by a second
+        live._due = 0.0
+        live.tick()
+        assert len(file.getvalue()) > len(shown)
     assert "searching · 2 of 9 trials" in shown
     assert "running" in shown
     assert "0.25" in shown

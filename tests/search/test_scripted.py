@@ -125,6 +125,23 @@ def test_a_worker_that_dies_loses_its_run_only(known: tuple[Scripted, Result]) -
         engine.close()
 
 
+def test_a_worker_that_hangs_is_replaced(known: tuple[Scripted, Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradwise.search.workers._LATE", 0.5)
+    monkeypatch.setattr("gradwise.search.workers._PATIENCE", 0.5)
+    scripted, _ = known
+    engine = LocalProcesses(replace(scripted.task, timeout=1.0), 2)
+    try:
+        engine.start(Job("own"))
+        (worker,) = engine._workers
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        job, result = engine.finish(lambda j, k, v: False)
+        assert (job.key, result.lost, result.problem) == ("own", True, "its worker process hung")
+        assert worker.process.returncode == -signal.SIGKILL
+        assert not engine._workers
+    finally:
+        engine.close()
+
+
 def test_each_worker_has_its_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")

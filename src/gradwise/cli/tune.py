@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json as json_
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -275,7 +275,8 @@ class _Tuning:
             refuse("--pruning: the script takes its validation loss only once, so there is nothing to go by")
         study.use(method)
         found, interrupted = self._go_on(study, reference, scripted)
-        return 130 if interrupted else self._report(found, scripted)
+        status = self._report(found, scripted)
+        return 130 if interrupted else status
 
     def _go_on(self, study: Study, reference: Result, scripted: Scripted) -> tuple[Found, bool]:
         from gradwise.report.tuning import LiveTable
@@ -288,21 +289,25 @@ class _Tuning:
             more = f", {before} of them made before" if before else ""
             say(f"study {self.name}: {self.method.trials} trials by {self.method.name}{more}")
         plan = Plan(self.method.trials, limits.max_time, limits.seeds, bool(task.test))
-        engine = self._engine(scripted)
+        table = LiveTable(plan.trials, task.maximize, quiet=limits.quiet)
+        engine = self._engine(scripted, table.tick)
         try:
-            with LiveTable(plan.trials, task.maximize, quiet=limits.quiet) as table:
+            with table:
                 return tune(study, engine, plan, reference, _Display(table, task)), False
         except (Interrupted, KeyboardInterrupt):
             say(f"ended: {sum(r.ended for r in study.rows())} trials are kept; the same command goes on from here")
-            return Found(tuple(study.rows()), study.best(), reference), True
+            return Found(tuple(study.rows()), study.best(), reference, ended="it was interrupted"), True
         finally:
             engine.close()
 
-    def _engine(self, scripted: Scripted) -> Engine:
+    def _engine(self, scripted: Scripted, on_tick: Callable[[], None]) -> Engine:
         from gradwise.search.jobs import InProcess
         from gradwise.search.workers import LocalProcesses
 
-        return InProcess(scripted) if self.limits.jobs == 1 else LocalProcesses(self.task, self.limits.jobs)
+        if self.limits.jobs > 1:
+            return LocalProcesses(self.task, self.limits.jobs, on_tick)
+        scripted.on_tick = on_tick
+        return InProcess(scripted)
 
     def _report(self, found: Found, scripted: Scripted) -> int:
         from gradwise.report.tuning import render_tuning, write_tuning_json

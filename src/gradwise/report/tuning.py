@@ -44,6 +44,8 @@ class LiveTable:
         self._planned, self._maximize = planned, maximize
         self._began = time.monotonic()
         self._best: int | None = None
+        self._shown: tuple[Sequence[Trial], str] = ((), "")
+        self._due = 0.0
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> LiveTable:
@@ -58,6 +60,7 @@ class LiveTable:
 
     def update(self, trials: Sequence[Trial], doing: str) -> None:
         """Show how things stand."""
+        self._shown, self._due = (trials, doing), time.monotonic() + 1.0
         best = min(trials, key=lambda t: _rank(t, self._maximize), default=None)
         if self._console.is_terminal:
             self._live.update(self._page(trials, doing), refresh=True)
@@ -65,6 +68,11 @@ class LiveTable:
             self._best = best["number"]
             words = f"gradwise: trial {self._best}: {number(best['value'], 4)} with {_config(best['config'])}"
             self._console.print(Text(printable(words, self._console.encoding or "ascii")), soft_wrap=True)
+
+    def tick(self) -> None:
+        """Let the time go on, once a second at most."""
+        if self._console.is_terminal and self._shown[1] and time.monotonic() > self._due:
+            self.update(*self._shown)
 
     def _page(self, trials: Sequence[Trial], doing: str) -> RenderableType:
         ended = sum(t["state"] in ("complete", "pruned", "failed") for t in trials)

@@ -112,6 +112,9 @@ class Scripted:
                 "it takes no validation loss that could be selected on: name what it prints with --metric, or go by "
                 "the training loss with --training-loss, which rewards overfitting"
             )
+        knobs = {p.name for p in self.task.space.parameters if p.template is None}
+        if facts.rate is None and knobs & {"lr", "schedule"}:
+            raise SpaceError("its optimizer has no learning rate to set")
         known = replace(self, task=replace(self.task, facts=facts))
         result = known._result(trial, Job("reference"))
         if result.problem:

@@ -12,7 +12,6 @@ import select
 import sys
 from typing import IO, Any
 
-from gradwise.search.domains import SpaceError
 from gradwise.search.jobs import Job, Result
 from gradwise.search.scripted import Scripted, Task
 from gradwise.trials.process import Interrupted
@@ -87,8 +86,10 @@ def _work(scripted: Scripted, job: Job, line: Line) -> None:
     scripted.on_tick = tick
     try:
         result = scripted(job, on_value)
-    except SpaceError as error:
-        result = Result(None, problem=str(error))
+    except (EOFError, BrokenPipeError, Interrupted):
+        raise
+    except Exception as error:
+        result = Result(None, problem=f"gradwise could not run it ({error!r})", lost=True)
     line.say({"result": result.to_json()})
 
 

@@ -20,6 +20,8 @@ from gradwise.search.worker import Line
 
 # A worker ends its script when its time is up; one that is so much later has hung itself.
 _LATE = 60.0
+# Seconds for a worker that is no longer spoken to, in which to end by itself.
+_PATIENCE = 5.0
 _ASLEEP = 0.2
 
 
@@ -105,7 +107,7 @@ class LocalProcesses:
         # The very gradwise that speaks here, however it was found.
         home = str(Path(__file__).resolve().parents[2])
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, home],
+            [sys.executable, "-P", "-c", _START, home],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=environment, start_new_session=True,
         )  # fmt: skip
@@ -129,7 +131,7 @@ class LocalProcesses:
                 with contextlib.suppress(OSError):
                     stream.close()
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
