@@ -10,11 +10,11 @@ from typing import Any
 
 from gradwise.search.domains import Domain, SpaceError, Value
 from gradwise.search.jobs import InProcess, Job, OnValue, Result
+from gradwise.search.protocol import Found, Plan
+from gradwise.search.protocol import tune as _tune
 from gradwise.search.space import Parameter, Space
 from gradwise.search.splits import Split, split
 from gradwise.search.study import METHODS, PRUNING, Method, Study
-from gradwise.search.tune import Found, Plan
-from gradwise.search.tune import tune as _tune
 
 __all__ = ["Split", "Tuned", "split", "tune"]
 

@@ -27,10 +27,10 @@ from gradwise.cli.common import (
 if TYPE_CHECKING:
     from gradwise.report.tuning import LiveTable
     from gradwise.search.jobs import Engine, Result
+    from gradwise.search.protocol import Found
     from gradwise.search.scripted import Scripted, Task
     from gradwise.search.space import Space
     from gradwise.search.study import Method, Row, Study
-    from gradwise.search.tune import Found
 
 _SET = "What gradwise sets"
 
@@ -280,7 +280,7 @@ class _Tuning:
 
     def _go_on(self, study: Study, reference: Result, scripted: Scripted) -> tuple[Found, bool]:
         from gradwise.report.tuning import LiveTable
-        from gradwise.search.tune import Found, Plan, tune
+        from gradwise.search.protocol import Found, Plan, tune
         from gradwise.trials.process import Interrupted
 
         limits, task = self.limits, self.task
@@ -333,7 +333,7 @@ class _Tuning:
 
 
 class _Display:
-    """Shows trials on a table (`gradwise.search.tune.Display`)."""
+    """Shows trials on a table (`gradwise.search.protocol.Display`)."""
 
     def __init__(self, table: LiveTable, task: Task) -> None:
         self.table, self.task = table, task

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gradwise.search.jobs import InProcess, Job, Result
+from gradwise.search.protocol import MOST_LOST, Found, Plan, tune
 from gradwise.search.space import Space
 from gradwise.search.study import Method, Study
-from gradwise.search.tune import MOST_LOST, Found, Plan, tune
 from search.hills import SPACE, Hill, hill
 
 OWN = Result(2.0, start=5.0)
