@@ -40,9 +40,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": EVIDENCE | {"curves", "diagnosis", "figures"},
     "session": EVIDENCE | {"diagnosis", "probes", "report", "search"},
     "finder": EVIDENCE | {"diagnosis", "search"},  # the range test in the process that trains
+    "tuner": {"search"},  # the search over a function in this very process
     "cli": EVIDENCE | {"diagnosis", "trials", "search", "figures", "report", "session", "__init__"},
     "__main__": {"cli"},
-    "__init__": {"curvature", "figures", "finder", "interventions", "optim", "regularization", "schedules", "session"},
+    "__init__": {
+        "curvature",
+        "figures",
+        "finder",
+        "interventions",
+        "optim",
+        "regularization",
+        "schedules",
+        "session",
+        "tuner",
+    },
 }
 # The rooms that live in the process that trains; all others must load without torch.
 WITH_TORCH = {"optim", "regularization", "curvature", "probes", "trials", "session"}

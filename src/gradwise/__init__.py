@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gradwise.optim.equivalence import equivalent
     from gradwise.regularization import average, decay_groups, early_stopping, penalty, sparsity
     from gradwise.session import Watch, watch
+    from gradwise.tuner import split, tune
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,8 @@ _PUBLIC = {
     "average": "gradwise.regularization",
     "early_stopping": "gradwise.regularization",
     "range_test": "gradwise.finder",
+    "tune": "gradwise.tuner",
+    "split": "gradwise.tuner",
     "Intervention": "gradwise.interventions",
     "equivalent": "gradwise.optim.equivalence",
     "recommend": "gradwise.optim.choosing",
@@ -55,6 +58,8 @@ __all__ = [
     "regularization",
     "schedules",
     "sparsity",
+    "split",
+    "tune",
     "watch",
 ]
 

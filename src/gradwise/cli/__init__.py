@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gradwise.cli import doctor, lr, report, run, runs
+from gradwise.cli import doctor, lr, report, run, runs, tune
 from gradwise.cli.common import PASSED_ON, speaking_plainly
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("doctor", context_settings=PASSED_ON)(doctor.doctor)
 app.command("lr", context_settings=PASSED_ON)(lr.lr)
+app.command("tune", context_settings=PASSED_ON)(tune.tune)
 app.command("run", context_settings=PASSED_ON)(run.run)
 app.add_typer(runs.app, name="runs")
 app.command("report")(report.report)

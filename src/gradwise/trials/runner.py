@@ -15,7 +15,7 @@ from gradwise.recording.builder import RecordingBuilder
 from gradwise.recording.frames import Declaration, Frame, Message, Points
 from gradwise.recording.keeper import Keeper
 from gradwise.recording.recording import Recording, RunInfo
-from gradwise.recording.signals import LOSS, LR, TIME
+from gradwise.recording.signals import LOSS, LR, TIME, VALIDATION
 from gradwise.trials import process
 from gradwise.trials.environment import UNCOMPILED
 from gradwise.trials.process import Ended, Target
@@ -33,6 +33,7 @@ class Intake:
 
     What an isolated child tells beside the recording is kept apart: `side["effect"]`, `side["seeded"]` and
     `side["violation"]` are lists of notes. `now` has the latest value of some signals, for a line about progress.
+    `evaluated` has the validation losses of each place in the script so far.
     No exception leaves it, since one would end the script: `failed` has the first.
     """
 
@@ -43,8 +44,9 @@ class Intake:
         self.now: dict[str, float] = {}
         self.step = 0
         self.not_finite = 0
+        self.evaluated: dict[int, list[float]] = {}
         self.failed: Exception | None = None
-        self._signals: dict[int, str] = {}
+        self._signals: dict[int, tuple[str, int]] = {}
 
     def __call__(self, frames: Sequence[Frame]) -> None:
         """Take what has come."""
@@ -88,15 +90,17 @@ class Intake:
     def _look(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
             if isinstance(frame, Declaration):
-                self._signals[frame.series] = frame.signal
+                self._signals[frame.series] = frame.signal, frame.source
             elif isinstance(frame, Points) and len(frame.steps):
-                name = self._signals.get(frame.series, "")
+                name, source = self._signals.get(frame.series, ("", 0))
                 if name in (LOSS.name, LR.name):
                     self.now[name] = float(np.ravel(frame.values)[-1])
                 if name == LOSS.name:
                     bad = ~np.isfinite(frame.values)
                     trailing = int(np.argmin(bad[::-1])) if not bad.all() else len(bad)
                     self.not_finite = trailing + (self.not_finite if trailing == len(bad) else 0)
+                if name == VALIDATION.name:
+                    self.evaluated.setdefault(source, []).extend(float(v) for v in frame.values)
                 if name == TIME.name:
                     self.step = max(self.step, int(frame.steps[-1]) + 1)
 
@@ -231,6 +235,8 @@ class Runner:
         parent: the id of the watched run.
         guarded: whether a trial is stopped where it would reach outside its copy.
         on_tick: called a few times a second while a trial runs.
+        extra: words added to the script's command line.
+        enough: asked a few times a second whether to end a trial, by what it has recorded.
     """
 
     target: Target
@@ -239,6 +245,8 @@ class Runner:
     parent: str | None = None
     guarded: bool = True
     on_tick: Callable[[], None] = lambda: None
+    extra: tuple[str, ...] = ()
+    enough: Callable[[Intake], bool] = lambda intake: False
 
     def run(
         self,
@@ -298,16 +306,18 @@ class Runner:
     def _run(self, wanted: Mapping[str, Any], intervention: Intervention, seed: int, timeout: float) -> Trial:
         began = time.monotonic()
         change = intervention.to_json()
-        run = _run_of(self.target, parent=self.parent, intervention=change, seed=seed)
+        wished = replace(self.target, argv=(*self.target.argv, *self.extra))
+        run = _run_of(wished, parent=self.parent, intervention=change, seed=seed)
         intake = Intake(run, self.keeper if self.parent else None)
         try:
             with self.workspace.scratch() as scratch:
                 orders = {"intervention": change, "seed": seed, **wanted}
                 if self.guarded:
                     orders["guard"] = scratch.guard()
-                target = process.moved(self.target, scratch.cwd, scratch.script or self.target.script, scratch.argv)
+                words = (*scratch.argv, *self.extra)
+                target = process.moved(self.target, scratch.cwd, scratch.script or self.target.script, words)
                 environment = {**scratch.environment, **(UNCOMPILED if {"curvature", "trace"} & set(wanted) else {})}
-                ended = _until_hopeless(target, orders, intake, environment, timeout, self.on_tick)
+                ended = self._until_over(target, orders, intake, environment, timeout)
                 violation = scratch.violation()
         except (OSError, process.NotStarted) as error:
             seconds = time.monotonic() - began
@@ -327,30 +337,29 @@ class Runner:
             bool(recording.happened(REFUSED)) and not violation,
         )
 
+    def _until_over(
+        self,
+        target: Target,
+        orders: Mapping[str, Any],
+        intake: Intake,
+        environment: Mapping[str, str],
+        timeout: float,
+    ) -> Ended:
+        began = time.monotonic()
 
-class _HopelessError(Exception):
-    """The losses have not been finite for a while."""
+        def tick() -> None:
+            self.on_tick()
+            if intake.not_finite >= _HOPELESS or self.enough(intake):
+                raise _OverError
+
+        try:
+            return process.trial(target, orders, intake, environment, timeout, tick)
+        except _OverError:
+            return Ended(0, time.monotonic() - began, timed_out=True)
 
 
-def _until_hopeless(
-    target: Target,
-    orders: Mapping[str, Any],
-    intake: Intake,
-    environment: Mapping[str, str],
-    timeout: float,
-    on_tick: Callable[[], None],
-) -> Ended:
-    began = time.monotonic()
-
-    def tick() -> None:
-        on_tick()
-        if intake.not_finite >= _HOPELESS:
-            raise _HopelessError
-
-    try:
-        return process.trial(target, orders, intake, environment, timeout, tick)
-    except _HopelessError:
-        return Ended(0, time.monotonic() - began, timed_out=True)
+class _OverError(Exception):
+    """There is nothing more to learn from this trial."""
 
 
 def _problem(ended: Ended, recording: Recording, intake: Intake) -> str:
