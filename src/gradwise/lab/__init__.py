@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # In the order of the list of claims.
 WHERE: dict[str, str] = {
+    "X5": "x05_lenet",
 }  # fmt: skip
 
 
