@@ -199,7 +199,7 @@ def judge(runs: Runs) -> Verdict:
         ),
         Statement(
             "Their updates don't depend on the loss's scale, up to ε: paths end at most "
-            f"{farthest[0]:.1g} apart with ε = 1e-30, {farthest[1]:.1g} with the usual one, {farthest[2]:.1g} with 0.01",
+            f"{farthest[0]:.1g} apart with ε = 1e-30, {farthest[1]:.1g} with the usual, {farthest[2]:.1g} with 0.01",
             _all([_same(runs, cell, "unscaled") for cell in tiny]),
             _breaking(runs, ADAPTIVE, "unscaled"),
         ),
