@@ -7,8 +7,7 @@ that listing them loads none.
 from __future__ import annotations
 
 import re
-from importlib import import_module
-from importlib.resources import files
+from importlib import import_module, resources
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 def _where() -> dict[str, str]:
     found = {}
-    for name in sorted(entry.name for entry in files(__name__).iterdir()):
+    for name in sorted(entry.name for entry in resources.files(__name__).iterdir()):
         numbered = re.fullmatch(r"([px])(\d+)_\w+\.py", name)
         if numbered:
             found[numbered[1].upper(), int(numbered[2])] = name.removesuffix(".py")

@@ -212,7 +212,7 @@ def markdown(claim: Claim, pictures: Mapping[str, str]) -> str:
         pictures: from a figure's name to where its picture lies, relative to the page.
     """
     verdict = claim["verdict"]
-    parts = [f"# {claim['id']}: {claim['title']}", f"**{word(claim)}** ({form(claim)})"]
+    parts = [f"# {claim['id']}: {_inline(claim['title'])}", f"**{word(claim)}** ({form(claim)})"]
     parts += [_lines(f"*Claim.* {_inline(claim['claim'])}"), _lines(f"*Source.* {_inline(claim['source'])}")]
     if verdict is not None:
         parts.append("## What was found")
