@@ -6,10 +6,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from gradwise.finder import range_test
 from gradwise.lab.data import Split
 from gradwise.lab.models import mlp
 from gradwise.lab.training import seeded
+from gradwise.optim import SGD
 
 
 def at_saddle(train: Split, width: int, seed: int, *, biases: bool) -> nn.Sequential:
@@ -40,6 +43,24 @@ def at_saddle(train: Split, width: int, seed: int, *, biases: bool) -> nn.Sequen
                 p.zero_()
         net[-1].bias.copy_((counts.double() / len(train)).log())  # type: ignore[union-attr, operator]
     return net
+
+
+def ordinary_rate(train: Split, batch: int, seed: int, otherwise: float, hidden: int = 32) -> float:
+    """What the range test finds for plain descent from ordinary weights with batches of that size.
+
+    Args:
+        train: rows with classes.
+        batch: how many of them in a step.
+        seed: of weights and batches.
+        otherwise: the rate where it finds none.
+        hidden: how many tanh units.
+    """
+    with seeded(seed):
+        net = mlp([math.prod(train.x.shape[1:]), hidden, int(train.y.max()) + 1], nn.Tanh).to(train.x.dtype)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    batches = [(train.x[rows], train.y[rows]) for rows in order.split(batch)]
+    optimizer = SGD(net.parameters(), lr=otherwise)
+    return range_test(net, batches, F.cross_entropy, optimizer=optimizer, budget=200, horizon=500).rate or otherwise
 
 
 class Starts(nn.Module):

@@ -264,9 +264,9 @@ def _setup(quick: bool) -> str:
     return (
         f"Nets of three hidden layers of 16 sigmoid units on the {data} data as they come, all rows in each step, "
         f"{100 if quick else 1000} steps, double precision. Weights N(0, 0.01²), gradient descent at 0.01. Cures: "
-        "inputs standardized; Xavier's initial weights; RMSprop (0.001, decay 0.9). Later is the average over the later "
-        "half of the marks, which lie at equal distances in the logarithm of the step. Cured is a disparity that has "
-        "lost half of its decades."
+        "inputs standardized; Xavier's initial weights; RMSprop (0.001, decay 0.9). Later is the average over the "
+        "later half of the marks, which lie at equal distances in the logarithm of the step. Cured is a disparity that "
+        "has lost half of its decades."
     )
 
 
