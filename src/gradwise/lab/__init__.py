@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 # In the order of the list of claims.
 WHERE: dict[str, str] = {
+    "X1": "x01_loss_scale",
+    "X3": "x03_batch_size",
+    "X4": "x04_momentum",
     "X5": "x05_lenet",
+    "X6": "x06_disparity",
+    "X10": "x10_rare_features",
 }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def at_saddle(train: Split, width: int, seed: int, *, biases: bool) -> nn.Sequen
         for name, p in net.named_parameters():
             if name.endswith("weight") or not biases:
                 p.zero_()
-        net[-1].bias.copy_((counts.double() / len(train)).log())  # type: ignore[union-attr, operator]
+        net[-1].bias.copy_((counts.double() / len(train)).log())  # type: ignore[operator]
     return net
 
 
@@ -58,7 +58,7 @@ def ordinary_rate(train: Split, batch: int, seed: int, otherwise: float, hidden:
     with seeded(seed):
         net = mlp([math.prod(train.x.shape[1:]), hidden, int(train.y.max()) + 1], nn.Tanh).to(train.x.dtype)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    batches = [(train.x[rows], train.y[rows]) for rows in order.split(batch)]
+    batches = [(train.x[rows], train.y[rows]) for rows in torch.split(order, batch)]
     optimizer = SGD(net.parameters(), lr=otherwise)
     return range_test(net, batches, F.cross_entropy, optimizer=optimizer, budget=200, horizon=500).rate or otherwise
 
@@ -81,21 +81,20 @@ class Starts(nn.Module):
     def __init__(self, inputs: int, hidden: int, starts: int, seed: int) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(seed)
-        shapes = {"w1": (inputs, hidden), "b1": (1, hidden), "w2": (hidden, 1), "b2": (1, 1)}
-        for name, shape in shapes.items():
-            fan_in = inputs if name.endswith("1") else hidden
-            drawn = 2 * torch.rand(starts, *shape, generator=random) - 1
-            setattr(self, name, nn.Parameter(drawn / math.sqrt(fan_in)))
+
+        def drawn(fan_in: int, *shape: int) -> nn.Parameter:
+            return nn.Parameter((2 * torch.rand(starts, *shape, generator=random) - 1) / math.sqrt(fan_in))
+
+        self.w1, self.b1 = drawn(inputs, inputs, hidden), drawn(inputs, 1, hidden)
+        self.w2, self.b2 = drawn(hidden, hidden, 1), drawn(hidden, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """From (rows, inputs) to (starts, rows, 1)."""
-        hidden: Tensor = torch.tanh(x @ self.w1 + self.b1)
-        output: Tensor = hidden @ self.w2 + self.b2
-        return output
+        return torch.tanh(x @ self.w1 + self.b1) @ self.w2 + self.b2
 
     def losses(self, split: Split) -> Tensor:
         """The mean squared error of each net; the gradient of their sum is each net's own."""
-        return (self(split.x) - split.y).square().mean((1, 2))
+        return (self.forward(split.x) - split.y).square().mean((1, 2))
 
     def train_on(self, split: Split, optimizer: torch.optim.Optimizer, steps: int, batch: int, seed: int) -> Starts:
         """Some steps on batches drawn by the seed, the same for all nets; on all rows if there are no more."""

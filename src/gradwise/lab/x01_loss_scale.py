@@ -175,7 +175,8 @@ def _breaking(runs: Runs, rules: Sequence[str], question: str) -> str:
         for term in ("coupled decay", "clipping")
         if _all([_other(_same(runs, f"{rule}, {term}", question)) for rule in rules])
     ]
-    return f"without {' and '.join(terms)}: each breaks it" if len(terms) > 1 else f"without {''.join(terms)}"
+    each = ": each breaks it" if len(terms) > 1 else ""
+    return f"without {' and '.join(terms)}{each}" if terms else ""
 
 
 def judge(runs: Runs) -> Verdict:

@@ -114,10 +114,10 @@ def _descent(settings: Mapping[str, Any], seed: int) -> Measures:
         begun = time.perf_counter()
         for _ in range(steps):
             if not order:
-                order.extend(torch.randperm(len(train), generator=random).split(batch))
+                order.extend(torch.split(torch.randperm(len(train), generator=random), batch))
             rows = order.pop()
             optimizer.zero_grad()
-            F.cross_entropy(net(train.x[rows]), train.y[rows]).backward()
+            F.cross_entropy(net(train.x[rows]), train.y[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         return time.perf_counter() - begun
 

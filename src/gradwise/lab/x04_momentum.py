@@ -108,10 +108,10 @@ def _landscapes(settings: Mapping[str, Any], seed: int) -> Measures:
     start = 12 * torch.rand(settings["landscapes"], 50, generator=random, dtype=torch.float64) - 6
 
     def height(x: Tensor) -> Tensor:
-        return 0.05 * x.square() + ((waves * x + phases).sin() / waves).sum(0)
+        return 0.05 * x.square() + torch.sum((waves * x + phases).sin() / waves, 0)
 
     def slope(x: Tensor) -> Tensor:
-        return 0.1 * x + (waves * x + phases).cos().sum(0)
+        return 0.1 * x + torch.sum((waves * x + phases).cos(), 0)
 
     # One over the largest curvature there can be: descent never climbs.
     rate = 1 / (0.1 + float(waves.sum(0).max()))
@@ -195,8 +195,9 @@ def _sooner(runs: Runs, cell: str, rule: str, of: str = "") -> Estimate:
 
 def _deeper(m: Measures, rule: str) -> float:
     """How much deeper than descent a rule ends on average, of the way from descent's mean to the best minima."""
-    depth: Mapping[str, float] = m["depth"]
-    return (depth[DESCENT] - depth[rule]) / (depth[DESCENT] - m["best"])
+    depth, best = m["depth"], m["best"]
+    share: float = (depth[DESCENT] - depth[rule]) / (depth[DESCENT] - best)
+    return share
 
 
 def _lost(runs: Runs, cell: str, rule: str) -> float | None:
@@ -298,8 +299,8 @@ def _setup(quick: bool) -> str:
         "Descent, momentum that adds up gradients (D1) and momentum that averages them (D4), "
         f"μ = {MU:g}, all at the same rate. Plateau: slope 1, flat for a width, slope 1 again, rate {RATE:g}. Saddle: "
         f"½(x² − y²) from x = 1 and y beside 0. Landscapes: {landscapes} of six waves in a bowl, 50 starts in each, "
-        f"rate one over the largest curvature possible. A net (16 tanh units, {rows}the digits, all rows in a step) beside the "
-        "saddle where all weights are zero, at the range test's rate for descent with 32 rows. "
+        f"rate one over the largest curvature possible. A net (16 tanh units, {rows}the digits, all rows in a step) "
+        "beside the saddle where all weights are zero, at the range test's rate for descent with 32 rows. "
         f"{nets} nets of 3 tanh units on the diabetes data at 0.1. Where minima are compared all are settled in the "
         "same way first."
     )

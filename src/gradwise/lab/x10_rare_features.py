@@ -139,7 +139,7 @@ def _features(settings: Mapping[str, Any], seed: int, text: Text) -> Measures:
 
     def see(step: int, pairs: Tensor, after: bool) -> None:
         nonlocal before
-        there = pairs.unique()
+        there = torch.unique(pairs)
         if not after:
             before = table.detach()[there].clone()
             return
@@ -165,18 +165,23 @@ def _features(settings: Mapping[str, Any], seed: int, text: Text) -> Measures:
 
 
 def _long(settings: Mapping[str, Any], seed: int, text: Text) -> Measures:
-    """Loss and mean rate of a long run at doubling steps; then the letters are exchanged, and it has to learn anew."""
+    """Loss and mean rate of a long run at doubling steps; then the letters are exchanged, and it has to learn anew.
+
+    The mean is over the weights that have had a gradient by the first of these steps.
+    """
     rate = LONG[settings["rate"]] or _own_rate(text, "Adagrad", seed, settings["steps"])
     net = text.net(seed)
     optimizer = optim.Adagrad(net.parameters(), lr=rate)
     marks = [settings["steps"] >> k for k in range(6, -1, -1)]
-    losses, rates, done = [_loss(net, text)], [], 0
+    losses, rates, done = [_loss(net, text)], list[float](), 0
+    early: Tensor | None = None
     for mark in marks:
         _train(net, optimizer, text, mark - done, 1000 * seed + mark)
         done = mark
         losses.append(_loss(net, text))
         of_all = torch.cat([_rates(optimizer, p).flatten() for p in net.parameters()])
-        rates.append(float(of_all.log().nanmean().exp()))
+        early = ~of_all.isnan() if early is None else early  # later ones would begin with high rates of their own
+        rates.append(float(of_all[early].log().mean().exp()))
     exchange = torch.randperm(text.alphabet, generator=torch.Generator().manual_seed(seed))
     other = Text(text.pairs, exchange[text.letters], text.kinds, text.alphabet)
     fresh = copy.deepcopy(net)
@@ -284,9 +289,9 @@ def tables(runs: Runs) -> list[Table]:
     ]
     for rule in RULES:
         cell = f"features, {rule}"
-        rate, loss, slope = (fmean(m[key] for m in runs[cell].values()) for key in ("rate", "loss", "slope"))
+        own, loss, slope = (fmean(m[key] for m in runs[cell].values()) for key in ("rate", "loss", "slope"))
         ratios = [_times(estimate(_logs(runs, cell, key))) for key in ("rates", "steps")]
-        features.append([rule, f"{rate:.2g}", *ratios, f"{slope:.2f}", f"{loss:.3g}"])
+        features.append([rule, f"{own:.2g}", *ratios, f"{slope:.2f}", f"{loss:.3g}"])
     marks = next(iter(runs[f"long, {next(iter(LONG))} rate"].values()))["steps"]
     long = [["", *(f"after {mark:,}" for mark in marks)]]
     for rate in LONG:
