@@ -61,12 +61,12 @@ ROUNDING = 2.0**-50
 
 
 def _steps(quick: bool) -> int:
-    return 10 if quick else 200
+    return 10 if quick else 50
 
 
 def cells(quick: bool) -> list[Cell]:
     """Each rule as it is and under the terms that may break it; the reduced form tries terms on four rules only."""
-    tried = ("momentum", *ADAPTIVE) if quick else tuple(RULES)
+    tried = ("momentum", *ADAPTIVE) if quick else tuple(rule for rule in RULES if rule not in ROWS)
     found = []
     for rule, (kind, _) in RULES.items():
         for variant, terms in VARIANTS.items():
@@ -279,5 +279,5 @@ EXPERIMENT = Experiment(
     judge=judge,
     tables=tables,
     figures=figures,
-    minutes=(0.3, 25),
+    minutes=(0.3, 4),
 )

@@ -47,7 +47,7 @@ SHARE = 0.05
 def cells(quick: bool) -> list[Cell]:
     """Noise; descent by size and rate; saddles by size; poor minima."""
     rows = 400 if quick else ALL
-    settings: dict[str, dict[str, Any]] = {"noise": {"part": "noise", "draws": 30 if quick else 400}}
+    settings: dict[str, dict[str, Any]] = {"noise": {"part": "noise", "draws": 30 if quick else 200}}
     for name, size in SIZES.items():
         for rate in ("shared", "own"):
             steps = 800 if quick else 10_000
@@ -58,7 +58,7 @@ def cells(quick: bool) -> list[Cell]:
         settings[SINGLE] = {"part": "saddle", "batch": ALL, "place": RANDOM, "single": True}
     found = [Cell(name, {**own, "rows": rows}) for name, own in settings.items()]
     few = {"part": "minima", "starts": 8, "find": 200, "noise": 100, "rates": [0.03]}
-    many = {"part": "minima", "starts": 48, "find": 2000, "noise": 1000, "rates": [0.01, 0.03]}
+    many = {"part": "minima", "starts": 48, "find": 1000, "noise": 500, "rates": [0.01, 0.03]}
     return [*found, Cell("poor minima", few if quick else many)]
 
 
@@ -357,5 +357,5 @@ EXPERIMENT = Experiment(
     judge=judge,
     tables=tables,
     figures=figures,
-    minutes=(0.4, 15),
+    minutes=(0.3, 3),
 )

@@ -43,13 +43,11 @@ NEAR = 0.05  # of the same way: so near to the best minimum is in it
 
 def cells(quick: bool) -> list[Cell]:
     """Three constructed places, two in real networks."""
-    rows, starts, find = (400, 8, 200) if quick else (ALL, 48, 2000)
+    rows, starts, find = (400, 8, 200) if quick else (ALL, 48, 1000)
     return [
         Cell("plateau", {"part": "plateau"}),
         Cell("saddle", {"part": "saddle"}),
-        Cell(
-            "landscapes", {"part": "landscapes", "landscapes": 100 if quick else 1000, "steps": 300 if quick else 1000}
-        ),
+        Cell("landscapes", {"part": "landscapes", "landscapes": 100 if quick else 300, "steps": 300 if quick else 500}),
         Cell("saddle of a net", {"part": "net", "rows": rows}),
         Cell("minima of nets", {"part": "minima", "starts": starts, "find": find}),
     ]
@@ -294,7 +292,7 @@ def figures(runs: Runs) -> dict[str, go.Figure]:
 
 
 def _setup(quick: bool) -> str:
-    landscapes, nets, rows = (100, 8, "400 rows of ") if quick else ("1,000", 48, "")
+    landscapes, nets, rows = (100, 8, "400 rows of ") if quick else (300, 48, "")
     return (
         "Descent, momentum that adds up gradients (D1) and momentum that averages them (D4), "
         f"μ = {MU:g}, all at the same rate. Plateau: slope 1, flat for a width, slope 1 again, rate {RATE:g}. Saddle: "
@@ -317,5 +315,5 @@ EXPERIMENT = Experiment(
     judge=judge,
     tables=tables,
     figures=figures,
-    minutes=(0.3, 10),
+    minutes=(0.2, 2),
 )
