@@ -58,7 +58,7 @@ def lines(
             showlegend=True,
         )  # fmt: skip
     if log_x:
-        figure.update_xaxes(type="log", tickformat=None, hoverformat=".3g")
+        figure.update_xaxes(type="log", dtick="D2", tickformat=None, hoverformat=".3g")
     if log_y:
         figure.update_yaxes(type="log")
     return figure

@@ -277,7 +277,10 @@ def figures(runs: Runs) -> dict[str, go.Figure]:
     for rule in RULES:
         seeds = runs["saddle of a net"].values()
         longest = max(len(m[f"{rule}, losses"]) for m in seeds)
-        losses = [m[f"{rule}, losses"] + [math.nan] * (longest - len(m[f"{rule}, losses"])) for m in seeds]
+        # A run ends where the saddle is left; its line goes on level.
+        losses = [
+            m[f"{rule}, losses"] + m[f"{rule}, losses"][-1:] * (longest - len(m[f"{rule}, losses"])) for m in seeds
+        ]
         escape[rule] = (range(longest), losses)
     for rule in BALLS:
         deeper[rule] = {
