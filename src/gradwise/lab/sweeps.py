@@ -31,7 +31,6 @@ RULES: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "Adam": optim.Adam,
 }
 ADAPTIVE = ("Adagrad", "RMSprop", "Adadelta", "Adam")
-BATCH = 32
 # How often a grid is widened whose best rate lies at its end, by how many rates.
 _TIMES, _FURTHER = 4, 2
 
@@ -44,6 +43,7 @@ class Task:
     data: Data
     widths: tuple[int, ...]
     activation: Callable[[], nn.Module] = nn.ReLU
+    batch: int = 32
 
     def net(self, seed: int) -> nn.Module:
         """The net as it begins under a seed."""
@@ -56,9 +56,9 @@ class Task:
         train, rows = self.data.train, torch.Generator().manual_seed(seed)
         order = torch.empty(0, dtype=torch.int64)
         for _ in range(steps):
-            if len(order) < BATCH:
+            if len(order) < self.batch:
                 order = torch.randperm(len(train), generator=rows)
-            chosen, order = order[:BATCH], order[BATCH:]
+            chosen, order = order[: self.batch], order[self.batch :]
             yield train.x[chosen], train.y[chosen]
 
     @property
@@ -70,8 +70,10 @@ class Task:
 def task(name: str, bench: Bench) -> Task:
     """A task by name: a data set with one hidden layer of 32 ReLU units; or, by a word before it or a number behind it,
 
+    - "small": 4 units, too few to learn the training rows by heart;
     - "deep": six hidden layers of 24 tanh units;
     - "uneven": each input multiplied by a power of ten from -2 to 2;
+    - "noisy": the same in batches of 8 rows, not 32;
     - ":5": 16 hidden units on inputs coded as indicators of 5 levels each, which are rarely other than zero.
 
     >>> task("digits", Bench()).widths, task("deep digits", Bench()).widths, task("digits:5", Bench()).data.shape
@@ -82,6 +84,8 @@ def task(name: str, bench: Bench) -> Task:
     data = load(source, bench.data_dir)
     if levels:
         return Task(name, coded(data, int(levels)), (16,))
+    if kind == ["linear"]:
+        return Task(name, data, (), batch=8)
     if kind == ["uneven"]:
         return Task(name, uneven(data), (32,))
     return Task(name, data, (24,) * 6, nn.Tanh) if kind == ["deep"] else Task(name, data, (32,))
