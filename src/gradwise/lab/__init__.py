@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 # In the order of the list of claims.
 WHERE: dict[str, str] = {
+    "X5": "x05_lenet",
 }  # fmt: skip
 
 
-def experiment(name: str) -> Experiment:
+def find(name: str) -> Experiment:
     """The experiment of that name, in capitals or not.
 
     Raises:
