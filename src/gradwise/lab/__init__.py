@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 # In the order of the list of claims.
 WHERE: dict[str, str] = {
     "X5": "x05_lenet",
+    "X8": "x08_four_curves",
+    "X9": "x09_regularizers",
+    "X13": "x13_range_test",
+    "X14": "x14_learning_rate",
+    "X15": "x15_ranking",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from gradwise.finder import range_test
 from gradwise.lab.drawing import lines
 from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
 from gradwise.lab.statistics import estimate
-from gradwise.lab.sweeps import Task, task
+from gradwise.lab.sweeps import ROWS, Task, task
 from gradwise.lab.training import evaluate, finite
 from gradwise.schedules import Schedule, constant, rule_of_thumb
 from gradwise.session import watch
@@ -38,7 +38,7 @@ MARKS = 20
 
 def _cells(quick: bool) -> list[Cell]:
     tasks = ["linear diabetes", *([] if quick else ["linear digits", "digits", "california", "fashion_mnist"])]
-    steps = 300 if quick else 2000
+    steps = 400 if quick else 2000
     return [Cell(f"{t}, {c}", {"task": t, "curve": c, "steps": steps}) for t in tasks for c in CURVES]
 
 
@@ -46,11 +46,12 @@ def _setup(quick: bool) -> str:
     cells = _cells(quick)
     tasks = ", ".join(dict.fromkeys(c.settings["task"] for c in cells))
     return (
-        f"{tasks} (linear: no hidden layer, batches of 8; else 32 ReLU units, batches of 32), "
-        f"{cells[0].settings['steps']} steps of SGD. The range test on the same net and batches gives the best rate, and where its ramp is lowest and jumps. "
+        f"{tasks} (linear: no hidden layer, batches of 8; else 32 ReLU units, batches of 32; {ROWS[0]} rows at most), "
+        f"{cells[0].settings['steps']} steps of SGD. The range test on the same net and batches gives the best rate, and "
+        "where its ramp is lowest and jumps. "
         f"Green: the best rate, by the rule of thumb held, then lowered 200-fold; yellow: {LOWER} times less, constant; "
         f"red: {BEYOND} times the ramp's jump, constant; purple: where the ramp is lowest, constant; "
-        " run-away: the best rate, and red's in the last third. A curve is the loss of all training rows at "
+        "run-away: the best rate, and red's in the last third. A curve is the loss of all training rows at "
         f"{MARKS + 1} times; the diagnosis is `gradwise.watch`'s, from one run, without trials."
     )
 
@@ -182,7 +183,9 @@ def _mostly(text: str, found: Mapping[str, Mapping[int, bool]]) -> Statement:
     every = [held for runs in found.values() for held in runs.values()]
     held = shares.above_zero
     odd = [task for task, runs in found.items() if runs and fmean(runs.values()) < 0.5]
-    return Statement(f"{text}: in {sum(every)} of {len(every)} runs", held, f"not on {', '.join(odd)}" if held and odd else "")
+    return Statement(
+        f"{text}: in {sum(every)} of {len(every)} runs", held, f"not on {', '.join(odd)}" if held and odd else ""
+    )
 
 
 def _tables(runs: Runs) -> Sequence[Table]:

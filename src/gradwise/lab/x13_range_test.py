@@ -13,7 +13,7 @@ from gradwise.finder import range_test
 from gradwise.lab.drawing import dots, lines
 from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
 from gradwise.lab.statistics import estimate
-from gradwise.lab.sweeps import RULES, sweep, task
+from gradwise.lab.sweeps import ROWS, RULES, sweep, task
 from gradwise.lab.training import finite
 
 if TYPE_CHECKING:
@@ -27,19 +27,19 @@ WAYS = {"steepest": "the steepest slope", "suggested": "gradwise's range test", 
 def _cells(quick: bool) -> list[Cell]:
     names = ["digits", "breast_cancer", *([] if quick else ["deep digits", "diabetes", "california", "fashion_mnist"])]
     rules = ["SGD", "momentum", "Adam"] if quick else ["SGD", "momentum", "Adagrad", "RMSprop", "Adam"]
-    steps, spacing = (100, 0.5) if quick else (600, 0.25)
+    steps, spacing = (100, 0.5) if quick else (400, 0.25)
     return [Cell(n, {"task": n, "rules": rules, "steps": steps, "spacing": spacing}) for n in names]
 
 
 def _setup(quick: bool) -> str:
     cell = _cells(quick)[0].settings
     return (
-        f"Nets of one hidden layer of 32 ReLU units (\"deep\": six of 24 tanh units), batches of 32, "
-        f"{cell['steps']} steps at a constant rate. A grid of rates {cell['spacing']} decades apart, widened until the "
+        f'Nets of one hidden layer of 32 ReLU units ("deep": six of 24 tanh units), batches of 32 '
+        f"(of {ROWS[0]} rows at most), {cell['steps']} steps at a constant rate. A grid of rates {cell['spacing']} decades apart, widened until the "
         "best rate lies inside; best is the rate with the lowest validation loss at the end. From the same first "
         "weights and batches a range test: a ramp from 1e-7 upwards, the rate raised exponentially each step, whose "
         "steepest fall per decade is taken; and what gradwise's range test makes of it with short runs at constant "
-        f"rates. A rate is \"the best\" if it lies within {WITHIN} decades (a factor of 3) of the grid's."
+        f'rates. A rate is "the best" if it lies within {WITHIN} decades (a factor of 3) of the grid\'s.'
     )
 
 
@@ -137,17 +137,19 @@ def _mean(cell: Mapping[int, Measures], rule: str, way: str, of: Any = distance)
 
 
 def _tables(runs: Runs) -> Sequence[Table]:
-    heads = [f"{way}: {what}" for what in ("decades off", "lost") for way in WAYS.values()]
-    rows = [["net, rule", "best η", *heads]]
+    rates = [["net, rule", "best η", *WAYS.values()]]
+    losses = [["net, rule", *WAYS.values()]]
     for name, cell in runs.items():
         for rule in next(iter(cell.values()))["rules"]:
             best = 10 ** fmean(math.log10(_best(m["rules"][rule])[0]) for m in cell.values())
             off = [_mean(cell, rule, way) for way in WAYS]
             lost = [_mean(cell, rule, way, price) for way in WAYS]
-            row = [f"{name}, {rule}", f"{best:.2g}", *("–" if d is None else f"{d:+.2f}" for d in off)]
-            rows.append([*row, *("–" if p is None else f"{100 * p:.1f} %" for p in lost)])
-    title = "From the grid's best rate (means over seeds), and what of the best rate's fall is lost by it"
-    return [Table(title, rows)]
+            rates.append([f"{name}, {rule}", f"{best:.2g}", *("–" if d is None else f"{d:+.2f}" for d in off)])
+            losses.append([f"{name}, {rule}", *("–" if p is None else f"{100 * p:.1f} %" for p in lost)])
+    return [
+        Table("Decades above the best rate of the grid (means over seeds)", rates),
+        Table("What of the best rate's fall of the validation loss is lost by it", losses),
+    ]
 
 
 def _figures(runs: Runs) -> Mapping[str, go.Figure]:

@@ -11,7 +11,7 @@ import numpy as np
 from gradwise.lab.drawing import dots, lines
 from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
 from gradwise.lab.statistics import Estimate, estimate
-from gradwise.lab.sweeps import ADAPTIVE, RULES, sweep, task
+from gradwise.lab.sweeps import ADAPTIVE, ROWS, RULES, sweep, task
 from gradwise.lab.training import finite
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ def _setup(quick: bool) -> str:
     cells = _cells(quick)
     return (
         f"{len(cells)} tasks ({', '.join(c.name for c in cells)}): nets of one hidden layer of 32 ReLU units; "
-        "\"deep\": six of 24 tanh units; \":5\": 16 units on inputs coded as indicators of 5 levels each, so that nearly all "
-        "inputs are zero; \"uneven\": each input multiplied by a power of ten from -2 to 2. "
-        f"{cells[0].settings['steps']} steps on batches of 32. Each rule of {', '.join(RULES)} at every rate of one "
+        '"deep": six of 24 tanh units; ":5": 16 units on inputs coded as indicators of 5 levels each, so that nearly '
+        'all inputs are zero; "uneven": each input multiplied by a power of ten from -2 to 2. '
+        f"{cells[0].settings['steps']} steps on batches of 32 (of {ROWS[0]} rows at most). Each rule of "
+        f"{', '.join(RULES)} at every rate of one "
         "grid, half a decade apart, widened until its best lies inside; the rate with the lowest validation loss is "
         "taken, and the test loss read for it alone. A rule's score is its fall of the loss as a share of the fall of "
         "the best rule of that task and seed; ranks are of test losses, 1 the lowest."
