@@ -78,7 +78,7 @@ class Ensemble:
             p.grad.zero_()
         losses = self._each(self._lost, shared)(self._weights, x, y)
         # Each term depends on its own net alone, so this is every net's own gradient.
-        losses.sum().backward()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         return self._by_copy(losses.detach())
 
     def _outputs(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:

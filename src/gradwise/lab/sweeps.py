@@ -122,8 +122,10 @@ def coded(data: Data, levels: int) -> Data:
 
 
 def _fewer(data: Data) -> Data:
-    parts = {"train": data.train, "validation": data.validation, "test": data.test}
-    return replace(data, **{name: part.first(n) for (name, part), n in zip(parts.items(), ROWS, strict=True)})
+    train, validation, test = ROWS
+    return replace(
+        data, train=data.train.first(train), validation=data.validation.first(validation), test=data.test.first(test)
+    )
 
 
 def _changed(data: Data, change: Callable[[Split], Split]) -> Data:

@@ -38,21 +38,20 @@ MARKS = 20
 
 def _cells(quick: bool) -> list[Cell]:
     tasks = ["linear diabetes", *([] if quick else ["linear digits", "digits", "california", "fashion_mnist"])]
-    steps = 400 if quick else 2000
+    steps = 400 if quick else 1000
     return [Cell(f"{t}, {c}", {"task": t, "curve": c, "steps": steps}) for t in tasks for c in CURVES]
 
 
 def _setup(quick: bool) -> str:
     cells = _cells(quick)
-    tasks = ", ".join(dict.fromkeys(c.settings["task"] for c in cells))
+    tasks, steps = ", ".join(dict.fromkeys(c.settings["task"] for c in cells)), cells[0].settings["steps"]
     return (
-        f"{tasks} (linear: no hidden layer, batches of 8; else 32 ReLU units, batches of 32; {ROWS[0]} rows at most), "
-        f"{cells[0].settings['steps']} steps of SGD. The range test on the same net and batches gives the best rate, and "
-        "where its ramp is lowest and jumps. "
-        f"Green: the best rate, by the rule of thumb held, then lowered 200-fold; yellow: {LOWER} times less, constant; "
-        f"red: {BEYOND} times the ramp's jump, constant; purple: where the ramp is lowest, constant; "
-        "run-away: the best rate, and red's in the last third. A curve is the loss of all training rows at "
-        f"{MARKS + 1} times; the diagnosis is `gradwise.watch`'s, from one run, without trials."
+        f"{tasks} (linear: no hidden layer, batches of 8; else 32 ReLU units and batches of 32, of {ROWS[0]} rows at "
+        f"most), {steps} steps of SGD. The range test on the same net and batches gives the best rate, and where its "
+        "ramp is lowest and where it jumps. Green: the best rate, by the rule of thumb held and then lowered 200-fold. "
+        f"Yellow: {LOWER} times less, constant. Red: {BEYOND} times the ramp's jump, constant. Purple: where the ramp "
+        "is lowest, constant. Run-away: the best rate, and red's in the last third. A curve is the loss of all "
+        f"training rows at {MARKS + 1} times; the diagnosis is `gradwise.watch`'s, of one run, without trials."
     )
 
 
@@ -197,8 +196,8 @@ def _tables(runs: Runs) -> Sequence[Table]:
             ends = [m["curve"][-1] for m in cell.values()]
             end = "not finite" if None in ends else f"{fmean(ends):.3f}" if ends else "–"
             rate = f"{math.exp(fmean(math.log(m['rate']) for m in cell.values())):.2g}" if cell else "–"
-            rows.append([f"{where}, {curve}", rate, end, f"{shown} of {len(both)}",
-                         *(_counted([m[what] for m in cell.values()]) for what in ("verdict", "findings", "suspected"))])  # fmt: skip
+            said = (_counted([m[what] for m in cell.values()]) for what in ("verdict", "findings", "suspected"))
+            rows.append([f"{where}, {curve}", rate, end, f"{shown} of {len(both)}", *said])
     return [Table("The curves and what the diagnosis says of them, over the seeds", rows)]
 
 

@@ -34,12 +34,13 @@ def _cells(quick: bool) -> list[Cell]:
 def _setup(quick: bool) -> str:
     cell = _cells(quick)[0].settings
     return (
-        f'Nets of one hidden layer of 32 ReLU units ("deep": six of 24 tanh units), batches of 32 '
-        f"(of {ROWS[0]} rows at most), {cell['steps']} steps at a constant rate. A grid of rates {cell['spacing']} decades apart, widened until the "
-        "best rate lies inside; best is the rate with the lowest validation loss at the end. From the same first "
-        "weights and batches a range test: a ramp from 1e-7 upwards, the rate raised exponentially each step, whose "
-        "steepest fall per decade is taken; and what gradwise's range test makes of it with short runs at constant "
-        f'rates. A rate is "the best" if it lies within {WITHIN} decades (a factor of 3) of the grid\'s.'
+        'Nets of one hidden layer of 32 ReLU units ("deep": six of 24 tanh units), batches of 32, of '
+        f"{ROWS[0]} rows at most, {cell['steps']} steps at a constant rate. A grid of rates {cell['spacing']} decades "
+        "apart, widened until the best rate lies inside; best is the rate with the lowest validation loss at the end. "
+        "From the same first weights and batches a range test: a ramp from 1e-7 upwards, the rate raised exponentially "
+        "each step, whose steepest fall per decade is taken; and what gradwise's range test makes of it with "
+        f"short runs at constant rates. A rate is the best one if it lies within {WITHIN} decades (a factor of 3) of "
+        "the grid's."
     )
 
 

@@ -1,4 +1,4 @@
-"""X14: what D2 says of η: its importance, what small and large ones do, and whether a schedule finds the best minimum."""
+"""X14: how important η is, what small and large ones do, and whether a schedule makes the best minimum sure."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def _cells(quick: bool) -> list[Cell]:
         (OUTLIERS, "digits", {"rows": 200, "members": 6, "target": 0.3, "steps": 1500}),
     ]
     if not quick:
-        parts = [(p, t, {**s, "steps": 5 * s["steps"]}) for p, t, s in parts]
+        parts = [(p, t, {**s, "steps": 3 * s["steps"]}) for p, t, s in parts]
         for part, _, settings in parts:
-            settings |= {"trials": 100, "steps": 300} if part == IMPORTANCE else {"members": 16}
+            settings |= {"trials": 60, "steps": 200} if part == IMPORTANCE else {"members": 12}
             settings |= {"schedules": list(SCHEDULES)} if part == MINIMA else {}
         parts += [
             (IMPORTANCE, "breast_cancer", parts[0][2]),
@@ -70,24 +70,25 @@ def _setup(quick: bool) -> str:
     by_part: dict[str, list[Mapping[str, Any]]] = {}
     for cell in _cells(quick):
         by_part.setdefault(cell.settings["part"], []).append(cell.settings)
-    where = {part: ", ".join(s["task"] for s in all_of) for part, all_of in by_part.items()}
-    first = {part: all_of[0] for part, all_of in by_part.items()}
+    where = {part: ", ".join(s["task"] for s in those) for part, those in by_part.items()}
+    first = {part: those[0] for part, those in by_part.items()}
     space = "; ".join(f"{name} {values}" for name, values in SPACE.items())
+    trials, few, small, noisy = (first[part] for part in (IMPORTANCE, OVERFITS, MINIMA, OUTLIERS))
     return (
         f"SGD throughout. The large η is where a range test's ramp is lowest, the small one {SMALLER} times less.\n\n"
-        f"Importance ({where[IMPORTANCE]}): {first[IMPORTANCE]['trials']} trials of random search over {space}; fANOVA "
-        f"(Optuna's) of the validation loss after {first[IMPORTANCE]['steps']} steps, capped at that of the untrained "
-        f"net, so that runs that diverge count no more than those that learn nothing.\n\n"
-        f"Over-fitting ({where[OVERFITS]}): {first[OVERFITS]['members']} nets of 32 units on few rows "
-        f"({first[OVERFITS]['rows']} of digits), small η against large; the validation loss where the training loss first "
-        f"is {first[OVERFITS]['target']}.\n\n"
-        f"Minima ({where[MINIMA]}): {first[MINIMA]['members']} nets of 1 to 3 tanh units, with small η, large η, and "
-        f"schedules from large η ({', '.join(first[MINIMA]['schedules'])}), {first[MINIMA]['steps']} steps in batches of "
-        "16, then all alike with momentum on all rows, so that basins are compared rather than noise. The best minimum "
-        "is the lowest loss that any run of a seed got to; reached is less than 5 % of the fall above it.\n\n"
-        f"Outliers ({where[OUTLIERS]}): a tenth of the rows with wrong labels, against the same training with right ones; "
-        f"their influence is the mean distance (total variation) of the two nets' test predictions where the loss of the "
-        f"other rows first is {first[OUTLIERS]['target']}."
+        f"Importance ({where[IMPORTANCE]}): {trials['trials']} trials of random search over {space}; fANOVA of the "
+        f"validation loss after {trials['steps']} steps, capped at that of the untrained net, so that runs that "
+        "diverge count no more than those that learn nothing.\n\n"
+        f"Over-fitting ({where[OVERFITS]}): {few['members']} nets of 32 units on few rows ({few['rows']} of digits), "
+        f"small η against large; the validation loss where the training loss first is {few['target']}.\n\n"
+        f"Minima ({where[MINIMA]}): {small['members']} nets of 1 to 3 tanh units, with small η, large η, and schedules "
+        f"from large η ({', '.join(small['schedules'])}), {small['steps']} steps in batches of 16, then all alike with "
+        "momentum on all rows, so that basins are compared rather than noise. The best minimum is the lowest loss "
+        "that any run of a seed got to; reached is at most 5 % of the fall above it. A run has settled that fell by "
+        "less than 1 % of it at the end.\n\n"
+        f"Outliers ({where[OUTLIERS]}): a tenth of the rows with wrong labels, against the same training with right "
+        "ones; their influence is the mean distance (total variation) of the two nets' test predictions where the loss "
+        f"of the other rows first is {noisy['target']}."
     )
 
 
@@ -223,7 +224,7 @@ _PARTS: Mapping[str, Callable[[Task, Mapping[str, Any], int, Bench], Measures]] 
 
 
 def reached(m: Measures) -> dict[str, float]:
-    """The share of starts from which each way got to the best minimum: less than 5 % of the fall above the lowest loss."""
+    """The share of starts from which each way got to the best minimum, or at most 5 % of the fall above it."""
     level = _level(m)
     return {way: fmean(v is not None and v <= level for v in ends) for way, ends in m["ends"].items()}
 
@@ -290,10 +291,10 @@ def _tables(runs: Runs) -> Sequence[Table]:
     pairs = [["part", "small η", "large η", "difference, small - large"]]
     for name, cell in runs.items():
         if name.startswith((OVERFITS, OUTLIERS)):
-            both = [[m[way] for m in cell.values()] for way in ("small", "large")]
+            small, large = ([m[way] for m in cell.values()] for way in ("small", "large"))
             short = fmean(min(m["reached"]) for m in cell.values())
             note = "" if short == 1 else f" (down to that loss: {short:.0%})"
-            pairs.append([name + note, *(f"{fmean(v):.3f}" for v in both), str(paired(*both))])
+            pairs.append([name + note, f"{fmean(small):.3f}", f"{fmean(large):.3f}", str(paired(small, large))])
     ways = list(dict.fromkeys(way for cell in _part(runs, MINIMA) for m in cell.values() for way in m["ends"]))
     minima = [["net", *ways]]
     for name, cell in runs.items():
