@@ -81,7 +81,7 @@ def test_the_verdict_follows_curves_and_diagnoses() -> None:
 
 
 def test_without_rates_from_a_range_test_nothing_is_decided() -> None:
-    nothing = {name: dict.fromkeys(range(3), {"rate": None}) for name in runs(DRAWN, RIGHT)}
+    nothing = {name: {seed: {"rate": None} for seed in range(3)} for name in runs(DRAWN, RIGHT)}
     assert EXPERIMENT.judge(nothing).word == UNDECIDED
     assert EXPERIMENT.tables(nothing)
     assert len(EXPERIMENT.figures(nothing)) == 1

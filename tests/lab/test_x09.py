@@ -79,7 +79,8 @@ def runs(gaps: float, tests: float, spread: float = 0.001) -> dict[str, dict[int
             change = (way != NONE) * (1 + spread * (seed - 1))
             found[way][seed] = {
                 "train": 0.1, "validation": 0.6 + 0.01 * seed + gaps * change, "test": 0.7 + tests * change,
-                "accuracy": 0.9, "zeros": zeros, "strength": {"l2": 0.1}, "curve": [1.0, 0.6], "train_curve": [0.9, 0.1],
+                "accuracy": 0.9, "zeros": zeros, "strength": {"l2": 0.1}, "curve": [1.0, 0.6],
+                "train_curve": [0.9, 0.1],
             }  # fmt: skip
     return found
 

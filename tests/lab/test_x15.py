@@ -41,8 +41,8 @@ def statement(verdict: Verdict, words: str) -> bool | None:
 
 
 def test_scores_are_shares_of_the_largest_fall() -> None:
-    m = measures({rule: 1.0 for rule in RULES} | {"Adam": 0.0, "SGD": None})
-    assert scores(m) == {rule: 0.5 for rule in RULES} | {"Adam": 1.0, "SGD": 0.0}
+    m = measures(dict.fromkeys(RULES, 1.0) | {"Adam": 0.0, "SGD": None})
+    assert scores(m) == dict.fromkeys(RULES, 0.5) | {"Adam": 1.0, "SGD": 0.0}
     assert ranks(m)["Adam"] == 1
     assert ranks(m)["SGD"] == len(RULES)
     assert ranks(m)["momentum"] == 4  # 2 to 6 shared

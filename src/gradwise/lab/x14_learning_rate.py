@@ -18,7 +18,7 @@ from gradwise.lab.drawing import dots
 from gradwise.lab.ensemble import Ensemble
 from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
 from gradwise.lab.models import mlp
-from gradwise.lab.statistics import estimate, paired
+from gradwise.lab.statistics import Estimate, estimate, paired
 from gradwise.lab.sweeps import Task, task
 from gradwise.lab.training import evaluate, finite, fit, seeded
 from gradwise.schedules import Schedule, constant, cosine, exponential, sgdr, step
@@ -170,8 +170,7 @@ def _overfits(todo: Task, settings: Mapping[str, Any], seed: int, bench: Bench) 
     known = torch.arange(len(train))
     y = train.y.expand(2 * members, *train.y.shape)
     seen, reached = _until(nets, rule, todo, y, known, settings, seed, lambda: nets.loss(held.x, held.y), bench)
-    small, big = seen.mean(1).tolist()
-    return {"rate": large, "small": small, "large": big, "reached": reached.float().mean(1).tolist()}
+    return {"rate": large, **_compared(seen[0], seen[1], reached)}
 
 
 def _outliers(todo: Task, settings: Mapping[str, Any], seed: int, bench: Bench) -> Measures:
@@ -190,8 +189,15 @@ def _outliers(todo: Task, settings: Mapping[str, Any], seed: int, bench: Bench) 
     y = torch.stack([train.y, labels, train.y, labels]).repeat_interleave(members, 0)
     test: Split = todo.data.test.first(500)
     seen, reached = _until(nets, rule, todo, y, known, settings, seed, lambda: nets.predict(test.x).softmax(-1), bench)
-    small, big = ((seen[k] - seen[k + 1]).abs().sum(-1).mean().item() / 2 for k in (0, 2))
-    return {"rate": large, "small": small, "large": big, "reached": reached.float().mean(1).tolist()}
+    small, big = ((seen[k] - seen[k + 1]).abs().sum(-1).mean(-1) / 2 for k in (0, 2))
+    return {"rate": large, **_compared(small, big, reached)}
+
+
+def _compared(small: Tensor, large: Tensor, reached: Tensor) -> dict[str, Any]:
+    """Means over the members that got down to the target in all copies; None where none did."""
+    both = reached.all(0)
+    means = [part[both].mean().item() if both.any() else None for part in (small, large)]
+    return {"small": means[0], "large": means[1], "reached": both.float().mean().item()}
 
 
 def _minima(todo: Task, settings: Mapping[str, Any], seed: int, bench: Bench) -> Measures:
@@ -239,30 +245,38 @@ def _part(runs: Runs, part: str) -> list[Mapping[int, Measures]]:
 
 
 def _by_seed(cells: Sequence[Mapping[int, Measures]], value: Callable[[Measures], float]) -> list[float]:
-    """The mean over a part's cells, for each seed that all have."""
-    seeds = sorted(set.intersection(*(set(cell) for cell in cells)))
-    return [fmean(value(cell[seed]) for cell in cells) for seed in seeds]
+    """The mean over a part's cells, for each seed that all have; without cells in which nothing could be compared."""
+    told = [cell for cell in cells if all(m.get("small", 0) is not None for m in cell.values())]
+    seeds = sorted(set.intersection(*(set(cell) for cell in told))) if told else []
+    return [fmean(value(cell[seed]) for cell in told) for seed in seeds]
 
 
 def _judge(runs: Runs) -> Verdict:
     fits, ends, outliers = (_part(runs, part) for part in (OVERFITS, MINIMA, OUTLIERS))
-    worse = paired(_by_seed(fits, lambda m: m["small"]), _by_seed(fits, lambda m: m["large"]))
-    small, large = (_by_seed(ends, lambda m, way=way: reached(m)[way]) for way in ("small", "large"))  # type: ignore[misc]
-    helped = paired(small, large)
-    trapped = None if helped.above_zero is None else not helped.above_zero
-    higher = worse.above_zero
+    worse = _small_less_large(fits, lambda m, way: float(m[way]))
+    helped = _small_less_large(ends, lambda m, way: reached(m)[way])
+    counts = _small_less_large(outliers, lambda m, way: -float(m[way]))
+    higher, helps, more = (e.above_zero if e else None for e in (worse, helped, counts))
     missed = [share for cell in ends for m in cell.values() for share in _missed(m)]
-    sure = not any(missed)
-    counts = paired(_by_seed(outliers, lambda m: m["large"]), _by_seed(outliers, lambda m: m["small"]))
-    share = f"with it the best one is reached from {fmean(small):.0%} of starts, with a large η from {fmean(large):.0%}"
+    small, large = (fmean(_by_seed(ends, lambda m, way=way: reached(m)[way])) for way in ("small", "large"))  # type: ignore[misc]
+    share = f"with it the best one is reached from {small:.0%} of starts, with a large η from {large:.0%}"
+    trapped, sure = None if helps is None else not helps, not any(missed)
     return conclude([
         _most_important(_part(runs, IMPORTANCE)),
         Statement(f"a small η over-fits: its validation loss at equal training loss is higher by {worse}", higher),
         Statement(f"a small η is trapped in local minima: {share}, a difference of {helped}", trapped),
-        Statement(f"a small η helps reach the global one (the other reading): the same {helped}", helped.above_zero),
-        Statement(f"a large η makes outliers count: they move predictions by {counts} more", counts.above_zero),
+        Statement(f"a small η helps reach the global one (the other reading): the same {helped}", helps),
+        Statement(f"a large η makes outliers count: they move predictions by {counts} more", more),
         Statement(f"a schedule makes the global optimum sure: {fmean(missed):.0%} of its runs settle above it", sure),
     ])  # fmt: skip
+
+
+def _small_less_large(
+    cells: Sequence[Mapping[int, Measures]], value: Callable[[Measures, str], float]
+) -> Estimate | None:
+    """A value with the small η less that with the large one, paired by seed; None where nothing could be compared."""
+    small, large = (_by_seed(cells, lambda m, way=way: value(m, way)) for way in ("small", "large"))  # type: ignore[misc]
+    return paired(small, large) if small else None
 
 
 def _missed(m: Measures) -> list[float]:
@@ -288,13 +302,14 @@ def _tables(runs: Runs) -> Sequence[Table]:
     for name in SPACE:
         found = [estimate([m["importance"][name] for m in cell.values()]) for cell in _part(runs, IMPORTANCE)]
         shares.append([name, *map(str, found)])
-    pairs = [["part", "small η", "large η", "difference, small - large"]]
+    pairs = [["part", "small η", "large η", "difference, small - large", "nets that got there"]]
     for name, cell in runs.items():
         if name.startswith((OVERFITS, OUTLIERS)):
-            small, large = ([m[way] for m in cell.values()] for way in ("small", "large"))
-            short = fmean(min(m["reached"]) for m in cell.values())
-            note = "" if short == 1 else f" (down to that loss: {short:.0%})"
-            pairs.append([name + note, f"{fmean(small):.3f}", f"{fmean(large):.3f}", str(paired(small, large))])
+            known = [m for m in cell.values() if m["small"] is not None]
+            small, large = ([m[way] for m in known] for way in ("small", "large"))
+            means = [f"{fmean(v):.3f}" if v else "–" for v in (small, large)]
+            share = f"{fmean(m['reached'] for m in cell.values()):.0%}"
+            pairs.append([name, *means, str(paired(small, large)) if known else "–", share])
     ways = list(dict.fromkeys(way for cell in _part(runs, MINIMA) for m in cell.values() for way in m["ends"]))
     minima = [["net", *ways]]
     for name, cell in runs.items():
