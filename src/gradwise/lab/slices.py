@@ -25,7 +25,7 @@ from gradwise.lab.training import fit, seeded
 
 Weights = dict[str, Tensor]
 
-_ROWS, _WIDTHS, _EPOCHS = 256, (64, 24, 10), 12
+_ROWS, _WIDTHS, _EPOCHS = 128, (64, 16, 10), 20
 _AT_ONCE = 512  # points evaluated together: each has all activations of its own
 _SOURCE = "Li et al. (2018), Visualizing the loss landscape of neural nets"
 
@@ -123,4 +123,5 @@ def _direction(weights: Mapping[str, Tensor], generator: torch.Generator) -> Wei
 
 
 def _length(w: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(w, dim=1, keepdim=True).clamp(min=math.ulp(1.0))
+    length: Tensor = torch.linalg.vector_norm(w, dim=1, keepdim=True)
+    return length.clamp(min=math.ulp(1.0))
