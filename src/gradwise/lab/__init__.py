@@ -17,7 +17,7 @@ WHERE: dict[str, str] = {
 }  # fmt: skip
 
 
-def experiment(name: str) -> Experiment:
+def find(name: str) -> Experiment:
     """The experiment of that name, in capitals or not.
 
     Raises:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from gradwise.lab.experiment import Bench, Cell, Experiment
+from gradwise.lab.experiment import Bench, Cell, Experiment, Measures
 from gradwise.lab.results import Record, Results, plain, provenance
 
 Runs = dict[str, dict[int, Record]]  # cell -> seed -> run
@@ -38,6 +38,10 @@ class Job:
         for _, group in groupby(cells, key=lambda cell: cell.rank):
             alike = list(group)
             yield from ((cell, seed) for seed in range(self.seeds) for cell in alike)
+
+    def wanted(self) -> int:
+        """How many runs there shall be."""
+        return self.seeds * len(self.experiment.cells(self.quick))
 
     def find(self, cell: Cell, seed: int) -> Record | None:
         """The run of a cell with a seed, if it was kept."""
@@ -101,11 +105,6 @@ class Job:
         self.results.keep(record, cell)
 
 
-def measures(runs: Runs) -> dict[str, dict[int, object]]:
+def measures_of(runs: Runs) -> dict[str, dict[int, Measures]]:
     """What an experiment judges: the measures alone."""
     return {cell: {seed: record.measures for seed, record in by_seed.items()} for cell, by_seed in runs.items()}
-
-
-def limited(jobs: Sequence[Job], seeds: int) -> list[Job]:
-    """The same with another number of seeds."""
-    return [replace(job, seeds=seeds) for job in jobs]
