@@ -241,7 +241,7 @@ def race(
         [('sgd', [None]), ('momentum', [59])]
     """
     rates = dict(rates or {})
-    _check(rules, rates, steps, seeds)
+    check(rules, rates, steps, seeds)
     starts, around = surface.starts(seeds), surface.starts(_STARTS)
     lanes: list[Lane] = []
     notes: list[str] = []
@@ -273,7 +273,12 @@ def typical(arrivals: Sequence[int | None], steps: int) -> float:
     return middle if middle <= steps else math.inf
 
 
-def _check(rules: Sequence[str], rates: Mapping[str, float], steps: int, seeds: int) -> None:
+def check(rules: Sequence[str], rates: Mapping[str, float], steps: int, seeds: int) -> None:
+    """Make sure that there can be such a race.
+
+    Raises:
+        ValueError: there is an unknown rule, a rate that isn't positive, or too few rules, steps or seeds.
+    """
     for rule in (*rules, *rates):
         if rule not in RULES:
             raise ValueError(f"there is no rule {rule!r} to race; there are {', '.join(RULES)}")
