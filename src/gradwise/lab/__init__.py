@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 # In the order of the list of claims.
 WHERE: dict[str, str] = {
+    "X2": "x02_race",
     "X5": "x05_lenet",
+    "X7": "x07_worked_table",
+    "X11": "x11_ravine",
+    "X12": "x12_bias_correction",
 }  # fmt: skip
 
 

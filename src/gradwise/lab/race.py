@@ -35,9 +35,10 @@ class Racer:
     textbook: float
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def on(self, parameter: Tensor, lr: float) -> Optimizer:
-        """The optimizer of one parameter."""
-        return self.kind([parameter], lr=lr, **self.settings)
+    def on(self, parameters: Mapping[Tensor, float]) -> Optimizer:
+        """The optimizer of some parameters, each at a rate of its own."""
+        groups = [{"params": [p], "lr": lr} for p, lr in parameters.items()]
+        return self.kind(groups, lr=self.textbook, **self.settings)
 
 
 RULES: dict[str, Racer] = {
@@ -152,35 +153,42 @@ class Race:
         }
 
 
-def run(
-    rule: str, surface: Surface, lr: float, starts: Tensor, steps: int, seed: int = 0
-) -> tuple[Floats, Floats, tuple[int | None, ...]]:
-    """One rule at one rate from all starts at once.
+Run = tuple[Floats, Floats, tuple[int | None, ...]]
+
+
+def run(rule: str, surface: Surface, lr: float, starts: Tensor, steps: int, seed: int = 0) -> Run:
+    """One rule at one rate from all starts; as `sweep`."""
+    return sweep(rule, surface, [lr], starts, steps, seed)[0]
+
+
+def sweep(rule: str, surface: Surface, rates: Sequence[float], starts: Tensor, steps: int, seed: int = 0) -> list[Run]:
+    """One rule at several rates from all starts, side by side.
 
     Args:
         rule: a name out of `RULES`.
         surface: where.
-        lr: the rate.
+        rates: the rates.
         starts: (n, 2).
         steps: how many to make.
         seed: of the noise, which is the same for every rule and rate.
 
     Returns:
-        The path (n, steps + 1, 2), the heights (n, steps + 1), and for each start when it left the map for good.
+        For each rate the path (n, steps + 1, 2), the heights (n, steps + 1), and for each start when it left the map
+        for good.
     """
-    if len(starts) > 1 and rule == "lamb":  # which goes by norms of whole tensors: a tensor for each start
-        parts = [run(rule, surface, lr, start[None], steps, seed + k) for k, start in enumerate(starts)]
-        paths, heights, left = zip(*parts, strict=True)
-        return np.concatenate(paths), np.concatenate(heights), tuple(k for each in left for k in each)
-    points = torch.nn.Parameter(starts.to(torch.float64).clone())
-    optimizer = RULES[rule].on(points, lr)
+    starts = starts.to(torch.float64)
+    # LAMB goes by norms of whole tensors: there each start is a tensor of its own.
+    pieces = torch.split(starts, 1) if rule == "lamb" else (starts,)
+    points: dict[Tensor, float] = {torch.nn.Parameter(piece.clone()): lr for lr in rates for piece in pieces}
+    optimizer = RULES[rule].on(points)
     noise = _noise(surface, starts, steps, seed)
-    path = torch.empty(steps + 1, *starts.shape, dtype=torch.float64)
-    path[0] = points.detach()
+    path = torch.empty(steps + 1, len(rates) * len(starts), 2, dtype=torch.float64)
+    path[0] = starts.repeat(len(rates), 1)
     for k in range(steps):
-        _step(surface, optimizer, points, noise[k] if noise is not None else None)
-        path[k + 1] = _where(optimizer, points)
-    return _held(path.transpose(0, 1), surface)
+        _step(surface, optimizer, list(points), noise[k].repeat(len(rates), 1) if noise is not None else None)
+        path[k + 1] = _where(optimizer, list(points))
+    each = torch.split(path.transpose(0, 1), len(starts))
+    return [_held(one.clone(), surface) for one in each]
 
 
 def find_rate(rule: str, surface: Surface, starts: Tensor, steps: int, budget: int | None = None) -> Any:
@@ -197,13 +205,13 @@ def find_rate(rule: str, surface: Surface, starts: Tensor, steps: int, budget: i
         The range test's answer (`gradwise.range_test`).
     """
     points = torch.nn.Parameter(starts.to(torch.float64).clone())
-    optimizer = RULES[rule].on(points, RULES[rule].textbook)
+    optimizer = RULES[rule].on({points: RULES[rule].textbook})
     # Some surfaces have no bottom. Below this all is one: further down isn't better.
     floor = surface.lowest - abs(surface.height(surface.start) - surface.lowest)
 
     def step() -> Tensor:
         noise = surface.noise * torch.randn(starts.shape, dtype=torch.float64) if surface.noise else None
-        return _step(surface, optimizer, points, noise).clamp(min=floor).mean()
+        return _step(surface, optimizer, [points], noise).clamp(min=floor).mean()
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -289,23 +297,25 @@ def check(rules: Sequence[str], rates: Mapping[str, float], steps: int, seeds: i
         raise ValueError(f"a race needs a rule, 10 steps and 1 seed at least: got {len(rules)}, {steps}, {seeds}")
 
 
-def _step(surface: Surface, optimizer: Optimizer, points: Tensor, noise: Tensor | None) -> Tensor:
+def _step(surface: Surface, optimizer: Optimizer, points: Sequence[Tensor], noise: Tensor | None) -> Tensor:
     """One step of all points; the heights from which it began."""
     optimizer.zero_grad()
-    heights = surface.at(points)
+    heights = surface.at(torch.cat(list(points)))
     heights.sum().backward()  # type: ignore[no-untyped-call]
-    if noise is not None and points.grad is not None:
-        points.grad += noise
+    if noise is not None:
+        for p, added in zip(points, torch.split(noise, [len(p) for p in points]), strict=True):
+            assert p.grad is not None
+            p.grad += added
     optimizer.step()
     return heights.detach()
 
 
-def _where(optimizer: Optimizer, points: Tensor) -> Tensor:
+def _where(optimizer: Optimizer, points: Sequence[Tensor]) -> Tensor:
     """Where a rule says its model is: for those that keep an average, there."""
     if not isinstance(optimizer, optim.ScheduleFreeSGD | optim.ScheduleFreeAdamW):
-        return points.detach().clone()
+        return torch.cat(list(points)).detach()
     optimizer.eval()
-    there = points.detach().clone()
+    there = torch.cat(list(points)).detach()
     optimizer.train()
     return there
 

@@ -129,6 +129,10 @@ _KNOWN = (
         "the saddle of Radford's animation (2014), which D2 shows", saddle=(0.0, 0.0), scatter=(0.05, 0.01),
     ),
     Surface(
+        "turned-saddle", lambda x, y: 2 * x * y, (-1.5, 1.5), (-1.5, 1.5), (0.99 / _ROOT, 1.01 / _ROOT), "2xy",
+        "the same saddle, turned by 45°", saddle=(0.0, 0.0), scatter=(0.01, 0.01),
+    ),
+    Surface(
         "wells", lambda x, y: x**2 - y**2 + y**4 / 4, (-1.5, 1.5), (-2.2, 2.2), (1.0, 0.01), "x² − y² + y⁴/4",
         "the same saddle with a bottom on either side",
         minima=((0.0, _ROOT), (0.0, -_ROOT)), saddle=(0.0, 0.0), scatter=(0.05, 0.01),
