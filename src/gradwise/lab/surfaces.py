@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,8 +104,9 @@ class Surface:
         """So many starts, (count, 2): `start` itself, then others scattered about it."""
         widths = [0.03 * (high - low) for low, high in (self.x, self.y)]
         scatter = torch.tensor(self.scatter or widths, dtype=torch.float64)
-        generator = torch.Generator().manual_seed(seed)
-        away = scatter * torch.randn(count, 2, generator=generator, dtype=torch.float64)
+        # One after the other, so that more of them begin with the same ones.
+        drawn = np.random.default_rng(seed).standard_normal((count, 2))
+        away = scatter * torch.from_numpy(drawn)
         away[:1] = 0
         return torch.tensor(self.start, dtype=torch.float64) + away
 
