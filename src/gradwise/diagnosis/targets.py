@@ -49,9 +49,14 @@ class Targets:
     @property
     def uninformed(self) -> float:
         """The loss of the best guess that doesn't look at the input; NaN where that isn't known."""
-        loss = self.about.get("loss")
         if not self.about.get("plain", False) or len(self.steps) < 2:
             return math.nan
+        return float(self.about.get("scale", 1.0)) * self._mean_uninformed
+
+    @property
+    def _mean_uninformed(self) -> float:
+        """The same of the loss function's mean, which a loss written out by hand may be a multiple of."""
+        loss = self.about.get("loss")
         if loss in ("cross_entropy", "nll_loss"):
             return self.entropy
         if loss == "mse_loss" and self.about.get("width") == 1:

@@ -58,29 +58,56 @@ class Targets:
         self._sums: dict[str, _Sum] = {}
         self._waiting: list[tuple[_Sum, int, Any]] = []
 
-    def see(self, name: str, given: Tensor, target: Tensor, step: int, plain: bool) -> None:
+    def see(
+        self,
+        name: str,
+        given: Tensor,
+        target: Tensor,
+        step: int,
+        plain: bool,
+        by_hand: float | None = None,
+        paid: bool = False,
+    ) -> None:
         """A loss function's output and target, before optimizer step `step`.
 
-        `plain` says that the loss is neither weighted nor smoothed, so that the targets' entropy is what a model that
-        knows nothing gets.
+        Args:
+            name: the function.
+            given: the output.
+            target: the target.
+            step: steps made.
+            plain: whether the loss is neither weighted nor smoothed, so that the targets' entropy (variance) is what a
+                model that knows nothing gets.
+            by_hand: where the loss is written out by hand, what it is over this function's mean.
+            paid: whether someone else has asked for it and pays.
         """
         began = perf_counter()
-        if not self._affordable(began, step):
-            self.wait, self._left = _RUN, 0
+        if not paid and not self.affords(step):
             return
-        self._left = self._left or _RUN
-        self._left -= 1
         try:
-            self._see(name, given, target, step, plain)
+            self._see(name, given, target, step, plain, by_hand)
         except BaseException:
             self.wait = 1 << 60  # not again: what can't be read once can't be read later
             raise
         finally:
-            cost = perf_counter() - began
-            self._spent += cost
-            self.meter.spent += cost
+            if not paid:
+                cost = perf_counter() - began
+                self._spent += cost
+                self.meter.spent += cost
 
-    def _see(self, name: str, given: Tensor, target: Tensor, step: int, plain: bool) -> None:
+    def affords(self, step: int) -> bool:
+        """Whether the next target may be noted; if not, some are let pass."""
+        if not self._affordable(perf_counter(), step):
+            self.wait, self._left = _RUN, 0
+            return False
+        self._left = self._left or _RUN
+        self._left -= 1
+        return True
+
+    def charge(self, seconds: float) -> None:
+        """What it took to get at a target comes out of this share of the budget."""
+        self._spent += seconds
+
+    def _see(self, name: str, given: Tensor, target: Tensor, step: int, plain: bool, by_hand: float | None) -> None:
         if name not in _CLASSES and name not in _NUMBERS:
             return
         if type(target) is not self.torch.Tensor or target.requires_grad or not target.numel() or not given.dim():
@@ -91,7 +118,7 @@ class Targets:
         if total is None:
             if len(self._sums) >= _FUNCTIONS:
                 return
-            total = self._sums[name] = self._begin(len(self._sums), name, given, target, plain)
+            total = self._sums[name] = self._begin(len(self._sums), name, given, target, plain, by_hand)
         if total.steps >= _STEPS:
             if all(t.steps >= _STEPS for t in self._sums.values()):
                 self.wait = 1 << 60
@@ -103,12 +130,14 @@ class Targets:
             kept = target.detach()[:: math.ceil(target.shape[0] / 256)] if target.dim() else target.detach()
             self._waiting.append((total, step, kept.clone()))
 
-    def _begin(self, source: int, name: str, given: Tensor, target: Tensor, plain: bool) -> _Sum:
+    def _begin(self, source: int, name: str, given: Tensor, target: Tensor, plain: bool, by_hand: float | None) -> _Sum:
         classes = int(given.shape[1 if given.dim() > 1 else 0]) if name in _CLASSES else 0
         indices = bool(classes) and not target.is_floating_point()
         width = 1 if indices else target.numel() // max(int(target.shape[0]) if target.dim() else 1, 1)
         data: dict[str, Any] = {"loss": name, "classes": classes, "width": width, "plain": plain}
-        place = places.here()
+        if by_hand is not None:
+            data |= {"by_hand": True, "scale": by_hand}
+        place = places.here() if by_hand is None else places.assigned()
         if place is not None:
             data["place"] = {"file": place.file, "line": place.line, "text": place.text}
         self.recorder.event("targets", source=source, data=data)

@@ -37,6 +37,7 @@ from gradwise.probes.stepping import Stepping
 from gradwise.probes.steps import Row, Steps
 from gradwise.probes.tracked import Tracked
 from gradwise.probes.wiring import Wiring
+from gradwise.probes.written import ByHand
 from gradwise.recording.recording import Place
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Watcher:
         self.registry = Registry(recorder, self.names)
         self.validation = Validation(recorder)
         self.losses = LossCalls(torch, self.validation, self.meter, lambda: self.steps, self._fail)
+        self.by_hand = ByHand(torch, self.losses)
         self.unscaler = Unscaler(recorder)
         self.stepping = Stepping(torch, self.registry, self.losses, self.meter, self._fail)
         self.after_step = self.stepping.after_step
@@ -192,7 +194,7 @@ class Watcher:
     # backward passes
 
     def _wrap_backward(self, original: Callable[..., None]) -> Callable[..., None]:
-        stepping, examinations = self.stepping, self.examinations
+        stepping, examinations, by_hand = self.stepping, self.examinations, self.by_hand
         before, after = self._before_backward, self._after_backward
 
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
@@ -202,7 +204,7 @@ class Watcher:
                 return
             stepping.differentiating = True
             try:
-                if self.backwards >= examinations.due:
+                if self.backwards >= examinations.due or self.backwards >= by_hand.due:
                     before(tensors)
                 original(tensors, *args, **kwargs)
             except BaseException:
@@ -215,7 +217,7 @@ class Watcher:
         return backward
 
     def _before_backward(self, tensors: Any) -> None:
-        """Before the first of all, and before those that are examined."""
+        """Before the first of all, before those that are examined, and now and then where losses are made by hand."""
         began = perf_counter()
         try:
             losses = self._listed(tensors)
@@ -225,7 +227,10 @@ class Watcher:
                 warm_up(self.torch)
             if self.stepping.capturing(losses):
                 return
-            self.examinations.before(self.backwards, losses)
+            examined = self.backwards >= self.examinations.due
+            self.by_hand.before(self.backwards, losses, examined)
+            if examined:
+                self.examinations.before(self.backwards, losses)
         except Exception as error:
             self._fail("before backward", error)
         self._charge_examination(perf_counter() - began)
@@ -280,6 +285,8 @@ class Watcher:
             self._fail("backward", error)
         finally:
             self.meter.spent += perf_counter() - began
+            self.losses.called = False
+            self.by_hand.after()
             if self.examinations.open:
                 self._charge_examination(self.examinations.after(self.backwards - 1))
 
