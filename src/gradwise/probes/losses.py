@@ -162,6 +162,7 @@ class LossCalls:
     Attributes:
         attentive: whether calls while training are noted in `calls` (during examinations).
         called: whether one was called with gradient since the last backward pass.
+        trained: rows of the last step that is known of, 0 before.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class LossCalls:
         self.torch, self.validation, self.meter, self.steps, self.fail = torch, validation, meter, steps, fail
         self.name = ""
         self.called = False
+        self.trained = 0
         self.attending: Callable[[], bool] = lambda: False
         self.attentive = False
         self.calls: list[Call] = []
@@ -314,4 +316,7 @@ class LossCalls:
         By its shape: what it was given is often gone by the time of the step.
         """
         shape, self._shape = self._shape, ()
-        return int(shape[0]) if shape else 0
+        if not shape:
+            return 0
+        self.trained = int(shape[0])
+        return self.trained

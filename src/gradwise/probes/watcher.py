@@ -29,6 +29,7 @@ from gradwise.probes.modes import Modes
 from gradwise.probes.names import Names
 from gradwise.probes.nonfinite import origin
 from gradwise.probes.pairs import Pairs
+from gradwise.probes.passes import TrainingPasses
 from gradwise.probes.patches import Patches, hide_from_traceback
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.registry import Registry
@@ -77,6 +78,9 @@ class Watcher:
         self.loaders = Loaders(recorder, lambda: self.steps, self._fail)
         self.wiring = Wiring(torch, recorder, self.registry, self.names)
         self.modes = Modes(torch, recorder, self.names, self.registry, self.wiring.loaded, self.meter)
+        self.passes = TrainingPasses(
+            torch, recorder, lambda: self.steps, lambda: self.losses.trained, lambda: self.modes.evals, self.meter
+        )
         self.examinations.examiners += self._examiners()
         self._patches = Patches(torch)
         self._nonfinite = False
@@ -108,6 +112,7 @@ class Watcher:
         self.losses.install(patches)
         self.wiring.install(self.torch, patches)
         self.modes.install(self.torch, patches)
+        self.passes.install(self.torch, patches)
         self.loaders.install(self.torch, patches)
         self.unscaler.install(self.torch, patches, self._fail)
         patches.replace(autograd, "backward", self._wrap_backward)
@@ -124,6 +129,7 @@ class Watcher:
         self.examinations.finish()
         with suppress(Exception):
             self.loaders.close()
+            self.passes.finish()
             self.losses.targets.finish()
         with suppress(Exception):
             if self.manual is not None and not self.registry.seen and self.manual.changed():
