@@ -126,8 +126,8 @@ def order_of(targets: Targets) -> Order | None:
     # A mean square of so many independent deviations has this relative error.
     freedom = (len(steps) - 1) * max(min(means.shape[1] - 1, 3), 1)
     sigmas = (between - chance) / (chance * math.sqrt(2 / freedom))
-    correlation, pairs = _correlations(steps, apart)
-    period, returns = _period(correlation, pairs)
+    correlation, pairs = correlations(steps, apart)
+    period, returns = period_of(correlation, pairs)
     known = len(pairs) > 1 and pairs[1] >= _GROUPS
     return Order(share, sigmas, period, returns, float(correlation[1]) if known else math.nan)
 
@@ -145,7 +145,7 @@ def _grouped(targets: Targets) -> tuple[Ints, Floats, Floats]:
     return kinds[full].astype(np.int64), rows[full], (sums / rows[:, None])[full]
 
 
-def _correlations(steps: Ints, apart: Floats) -> tuple[Floats, Floats]:
+def correlations(steps: Ints, apart: Floats) -> tuple[Floats, Floats]:
     """Autocorrelation of the means at each lag in steps, over the pairs that were both seen, and how many those are."""
     span = int(steps[-1] - steps[0]) + 1
     if span > 1 << 20:
@@ -166,7 +166,7 @@ def _correlations(steps: Ints, apart: Floats) -> tuple[Floats, Floats]:
         return np.where(pairs > 0, products / np.maximum(pairs, 1) / max(total, 1e-300), np.nan), pairs
 
 
-def _period(correlation: Floats, pairs: Floats) -> tuple[int, float]:
+def period_of(correlation: Floats, pairs: Floats) -> tuple[int, float]:
     """The lag of at least 3 steps at which the batches return, having been unlike in between."""
     enough = pairs >= _GROUPS
     if len(enough) < 4:

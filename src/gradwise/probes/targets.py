@@ -16,7 +16,7 @@ import numpy as np
 
 from gradwise.probes import places
 from gradwise.probes.recorder import Recorder
-from gradwise.probes.sampling import FRACTION, PER_STEP, Meter
+from gradwise.probes.sampling import FRACTION, Meter
 from gradwise.recording import signals
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Targets:
     def _affordable(self, now: float, step: int) -> bool:
         meter = self.meter
         loop = now - meter.began if meter.began else 0.0
-        return meter.free or self._spent <= _SHARE * max(FRACTION * loop, PER_STEP * step) + _CREDIT
+        return meter.free or self._spent <= _SHARE * max(FRACTION * loop, meter.per_step * step) + _CREDIT
 
     def hand_on(self) -> None:
         """Read what waits on a device."""
