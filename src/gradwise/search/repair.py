@@ -98,7 +98,13 @@ def repair(diagnosis: Diagnosis, recording: Recording, plan: Plan, bench: Bench)
     confirmed = [g.result for g in doubts if g.cured and (g.cured.share or 0.0) >= _WORTH]
     diagnosis = decide(diagnosis, [g.result for g in findings], confirmed, [g.result for g in doubts])
     if attempts.trials:
-        note = f"{_runs(len(attempts.trials))} tried in {duration(attempts.spent)} of {duration(plan.budget)}."
+        note = f"{_runs(len(attempts.trials))} tried in {duration(attempts.clock)} of {duration(plan.budget)}."
+        if attempts.clock > 1.25 * attempts.spent:
+            note = (
+                f"{_runs(len(attempts.trials))} tried in {duration(attempts.clock)}. The machine was busier than while "
+                f"the script was watched: at its pace then they would have taken {duration(attempts.spent)} of "
+                f"{duration(plan.budget)}."
+            )
         diagnosis = replace(diagnosis, notes=(*diagnosis.notes, note))
     return Repaired(diagnosis, attempts.recordings())
 
