@@ -68,7 +68,7 @@ def test_a_trial_on_an_idler_machine_is_charged_by_the_clock():
 def test_the_clock_has_its_limit_too():
     made = attempts()
     for _ in range(7):
-        made.charge(trial(seconds=40.0, processor=processor))
+        made.charge(trial(seconds=40.0, processor=5.0))
     assert made.left == made.waits == 20.0
 
 
