@@ -58,7 +58,9 @@ def test_squared_errors(square: str, output: str) -> None:
     change, shape = OUTPUTS[output]
     given, target = regressor(change), numbers(*shape)
     found = seen(SQUARES[square](given, target))
-    assert found is not None and found.name == "mse_loss" and found.alone
+    assert found is not None
+    assert found.name == "mse_loss"
+    assert found.alone
     torch.testing.assert_close(found.target, target)
     torch.testing.assert_close(found.given, given.detach())
     torch.testing.assert_close(found.value(), functional.mse_loss(given.detach(), target))
@@ -67,7 +69,8 @@ def test_squared_errors(square: str, output: str) -> None:
 def test_absolute_errors() -> None:
     given, target = regressor(), numbers(N, 1)
     found = seen((given - target).abs().mean())
-    assert found is not None and found.name == "l1_loss"
+    assert found is not None
+    assert found.name == "l1_loss"
     torch.testing.assert_close(found.target, target)
 
 
@@ -85,7 +88,9 @@ def test_classes_that_are_picked(form: str) -> None:
     torch.manual_seed(0)
     z, y = nn.Linear(5, 4)(torch.randn(N, 5)), torch.randint(0, 4, (N,))
     found = seen(CLASSES[form](z, y))
-    assert found is not None and found.name == "nll_loss" and found.alone
+    assert found is not None
+    assert found.name == "nll_loss"
+    assert found.alone
     assert found.target.tolist() == y.tolist()
     torch.testing.assert_close(found.given, z.detach().log_softmax(1))
     torch.testing.assert_close(found.value(), functional.cross_entropy(z.detach(), y))
@@ -95,7 +100,8 @@ def test_shares_of_classes() -> None:
     z = nn.Linear(5, 4)(numbers(N, 5))
     y = numbers(N, 4).softmax(1)
     found = seen(-(y * z.log_softmax(1)).sum(1).mean())
-    assert found is not None and found.name == "cross_entropy"
+    assert found is not None
+    assert found.name == "cross_entropy"
     torch.testing.assert_close(found.target, y)
     torch.testing.assert_close(found.value(), functional.cross_entropy(z.detach(), y))
 
@@ -108,7 +114,8 @@ def test_binary_cross_entropy(guard: float) -> None:
         -((1 - t) * torch.log(1 - p + guard) + t * torch.log(p + guard)).mean(),
     ):
         found = seen(loss)
-        assert found is not None and found.name == "binary_cross_entropy"
+        assert found is not None
+        assert found.name == "binary_cross_entropy"
         assert found.target.tolist() == t.tolist()
         torch.testing.assert_close(found.value(), functional.binary_cross_entropy(p.detach(), t))
 
@@ -131,7 +138,8 @@ def test_what_is_something_else_is_let_be(form: str) -> None:
 def test_parts_of_a_sum_are_not_all_of_it() -> None:
     given, target = regressor(), numbers(N, 1)
     found = seen(((given - target) ** 2).mean() + 0.1 * (given**2).mean())
-    assert found is not None and not found.alone
+    assert found is not None
+    assert not found.alone
     torch.testing.assert_close(found.target, target)
 
 
@@ -157,7 +165,9 @@ def test_targets_of_steps_are_noted_as_those_of_torchs_functions() -> None:
     for run in (by_hand, by_function):
         assert run.values(signals.CLASSES).tolist() == [counts.tolist() for counts in given]
     (told,) = by_hand.recording.happened("targets")
-    assert told.data["by_hand"] and told.data["plain"] and told.data["scale"] == 1
+    assert told.data["by_hand"]
+    assert told.data["plain"]
+    assert told.data["scale"] == 1
     (first, *_), (same, *_) = by_hand.recording.happened("layers"), by_function.recording.happened("layers")
     assert first.data["loss"]["value"] == pytest.approx(same.data["loss"]["value"], rel=1e-5)
     assert first.data["loss"]["guess"] == same.data["loss"]["guess"]
