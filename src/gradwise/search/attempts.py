@@ -160,12 +160,12 @@ class Attempts:
             length, screened = self._bounded(costs.affordable(left / runs)), 0
         return self._after_evaluation(screened, least), self._after_evaluation(length, least)
 
-    def affords_another(self, screened: int, length: int) -> bool:
-        """Whether there is time for one more screening run and still for verifying the best so far."""
+    def affords_another(self, screened: int, length: int, margin: float = 1.0) -> bool:
+        """Whether there is so many times the time for one more screening run and for verifying the best so far."""
         # Where both are equally long, the best one's screening run is its first pair.
         runs = self.pair_runs - (screened == length)
         verifying = runs * self.costs.of(length, self.is_whole(length))
-        return self.costs.of(screened, self.is_whole(screened)) + verifying <= self.left
+        return margin * (self.costs.of(screened, self.is_whole(screened)) + verifying) <= self.left
 
     def _bounded(self, steps: int) -> int:
         return steps if self.length is None else min(steps, self.length)
