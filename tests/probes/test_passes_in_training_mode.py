@@ -136,3 +136,22 @@ def test_random_numbers_are_untouched() -> None:
     plain = end()
     with watched():
         assert end() == plain
+
+
+class Scored(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.drop = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.2)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        out = functional.dropout(self.drop(self.norm(self.a(x))), 0.1, self.training)
+        return functional.mse_loss(out, y)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_compiles_the_originals() -> None:
+    with watched():
+        scripted = torch.jit.script(Scored())
+        loss = scripted(torch.randn(5, 6), torch.randn(5, 8))
+        loss.backward()
+    assert torch.isfinite(loss)

@@ -197,7 +197,11 @@ def suspected(finding: Finding) -> str:
 
 
 def _notes(recording: Recording, suspicions: Sequence[Finding], cases: Sequence[Case]) -> tuple[str, ...]:
-    notes = [f"{suspected(f)} (confidence {f.confidence:.2f}). Trying its cure would decide." for f in suspicions]
+    notes = [
+        f"{suspected(f)} (confidence {f.confidence:.2f}). "
+        + ("Trying its cure would decide." if f.remedies else f.explanation)
+        for f in suspicions
+    ]
     notes += filter(None, map(decay.little_decay, cases))
     failed = recording.happened("probe-failed")
     if failed:

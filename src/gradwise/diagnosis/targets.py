@@ -30,7 +30,7 @@ class Targets:
         rows: how many rows at each, (n,).
         means: share of each class, (n, classes), or the targets' mean, (n, 1).
         variance: of a row around all rows' mean.
-        entropy: of the classes in nats, NaN for numbers and where classes are counted in bands.
+        entropy: of the classes in nats, NaN for numbers and where too many classes are only counted in bands.
         about: the event that told of them.
     """
 
@@ -89,6 +89,7 @@ class Order:
 def targets_of(recording: Recording) -> list[Targets]:
     """The targets of each loss function, that looked at most often first."""
     about = {event.source: event.data for event in recording.happened("targets")}
+    of_each = {event.source: float(event.data["entropy"]) for event in recording.happened("targets-entropy")}
     found = []
     for source, data in about.items():
         counts = recording.get(signals.CLASSES, source)
@@ -99,7 +100,8 @@ def targets_of(recording: Recording) -> list[Targets]:
             means = counts.values[good] / rows[good, None]
             shares = counts.values.sum(axis=0) / rows.sum()
             banded = int(data.get("classes", 0)) > counts.values.shape[1]
-            nats = math.nan if banded else float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+            nats = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+            nats = of_each.get(source, math.nan) if banded else nats
             found.append(Targets(counts.steps[good], rows[good], means, float(1 - (shares**2).sum()), nats, data))
         elif len(moments) and moments.values.ndim == 2:
             good = np.isfinite(moments.values).all(axis=1) & (moments.values[:, 0] > 0)

@@ -31,6 +31,8 @@ _NUMBERS = {
 }  # fmt: skip
 # More classes than this are counted in bands of neighbouring ones: an order by class shows in bands too.
 BANDS = 16
+# Up to so many are counted one by one besides, over all steps together: what a guess by their frequencies loses.
+_EACH = 4096
 # Rows looked at of one target, loss functions followed, steps noted of each.
 _ROWS, _FUNCTIONS, _STEPS = 2048, 4, 4096
 # Of the budget for all probes, and beyond it.
@@ -162,6 +164,8 @@ class Targets:
         self.hand_on()
         for total in self._sums.values():
             total.close(self.recorder)
+            if (entropy := total.entropy()) is not None:
+                self.recorder.event("targets-entropy", source=total.source, data={"entropy": entropy})
 
 
 class _Sum:
@@ -172,6 +176,7 @@ class _Sum:
         self.steps = 0
         self._step = -1
         self._counts: NDArray[Any] | None = None
+        self._each = np.zeros(classes) if indices and BANDS < classes <= _EACH else None
         self._moments = (0.0, 0.0, 0.0)
         self._labels = tuple(str(i) for i in range(min(classes, BANDS))) if classes else MOMENTS
 
@@ -192,6 +197,8 @@ class _Sum:
         bands = len(self._labels)
         if self.indices:
             flat = target.reshape(-1)
+            if self._each is not None:
+                self._each += np.bincount(flat[(flat >= 0) & (flat < self.classes)], minlength=self.classes)
             if bands < self.classes:
                 flat = flat * bands // self.classes
             try:
@@ -201,6 +208,13 @@ class _Sum:
         share = target.sum(axis=tuple(i for i in range(target.ndim) if i != (1 if target.ndim > 1 else 0)))
         where = np.arange(len(share)) * bands // max(self.classes, 1)
         return np.bincount(np.clip(where, 0, bands - 1), weights=share, minlength=bands)
+
+    def entropy(self) -> float | None:
+        """Of many classes, in nats, where they were counted one by one."""
+        if self._each is None or not self._each.any():
+            return None
+        shares = self._each[self._each > 0] / self._each.sum()
+        return float(-(shares * np.log(shares)).sum())
 
     def close(self, recorder: Recorder) -> None:
         """Record the step that is open, if one is."""
