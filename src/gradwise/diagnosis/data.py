@@ -65,17 +65,28 @@ def unshuffled(case: Case) -> Hypothesis | None:
         confidence = 0.7
     else:
         confidence = 0.4
+    loaded = bool(recording.happened("loader"))
     what = "class" if targets.classes else "target value"
     says = (
         f"The batches are ordered by {what}: {100 * min(order.share, 1.0):.0f} % of the targets' variance lies between "
         f"batches, where random ones would have {100 / float(np.median(targets.rows)):.2g} %"
         + (f", and the same order comes back every {period} steps" if returns or cycle else "")
-        + ". Each batch pulls the net towards its own kind, at the others' expense. Shuffle the training data."
+        + ". Each batch pulls the net towards its own kind, at the others' expense. "
+        + (
+            "Shuffle the training data."
+            if loaded
+            else "Go through the rows in a new random order in each epoch (torch.randperm), and cut batches from that."
+        )
     )
-    evidence = _facts(targets, order, swing) | {"sampler": (loader or {}).get("sampler"), "loss_cycle": cycle or None}
+    evidence = _facts(targets, order, swing)
+    if loader is not None:
+        evidence["sampler"] = loader.get("sampler")
+    if cycle:
+        evidence["loss_cycle"] = cycle
     place = place_in(loader) or place_in(targets.about)
-    shuffle = Intervention(fixes=("shuffle",))
-    return Hypothesis("unshuffled-data", confidence, "error", says, 0, evidence, (shuffle,), place=place)
+    # Batches that are cut by hand can't be changed from outside.
+    candidates = (Intervention(fixes=("shuffle",)),) if loaded else ()
+    return Hypothesis("unshuffled-data", confidence, "error", says, 0, evidence, candidates, place=place)
 
 
 def _in_order(recording: Recording) -> Mapping[str, Any] | None:
