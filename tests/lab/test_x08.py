@@ -43,13 +43,13 @@ def test_shares_do_not_depend_on_the_loss_own_unit() -> None:
 
 
 def test_rates_follow_from_the_range_test() -> None:
-    found = {curve: rates(curve, 900, best=0.1, lowest=0.4, jumps=2.0) for curve in CURVES}
+    found = {curve: rates(curve, 900, best=0.1, jumps=2.5) for curve in CURVES}
     assert found["green"](0) == pytest.approx(0.1)
     assert found["green"](899) == pytest.approx(0.1 / 200, rel=0.02)
-    assert found["red"](0) == found["red"](899) == pytest.approx(BEYOND * 2.0)
-    assert found["purple"](0) == found["purple"](899) == pytest.approx(0.4)
+    assert found["red"](0) == found["red"](899) == pytest.approx(BEYOND * 2.5)
+    assert found["purple"](0) == found["purple"](899) == pytest.approx(0.5)
     assert found["yellow"](0) == found["yellow"](899) == pytest.approx(0.1 / LOWER)
-    assert [found["run-away"](t) for t in (0, 599, 600)] == pytest.approx([0.1, 0.1, BEYOND * 2.0])
+    assert [found["run-away"](t) for t in (0, 599, 600)] == pytest.approx([0.1, 0.1, BEYOND * 2.5])
 
 
 def runs(drawn: dict[str, list[float | None]], named: dict[str, list[str]]) -> dict[str, dict[int, Any]]:

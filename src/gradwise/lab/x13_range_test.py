@@ -58,7 +58,6 @@ def _measure(settings: Mapping[str, Any], seed: int, bench: Bench) -> Measures:
             "start": grid.start,
             "steepest": finite(test.phases.steepest),
             "suggested": test.rate,
-            "ramp": [test.rates.tolist(), [finite(v) for v in test.phases.smooth.tolist()]] if not seed else None,
         }
         bench.progress((k + 1) / len(swept))
     return {"rules": found}

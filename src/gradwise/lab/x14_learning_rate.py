@@ -334,7 +334,7 @@ def _figures(runs: Runs) -> Mapping[str, go.Figure]:
             minima[name.partition(", ")[2]] = {way: [f[way] for f in found] for way in found[0]}
     return {
         "importance": dots("share of the variance", shares),
-        "minima": dots("share of starts that reach the best minimum", minima),
+        "minima": dots("starts that reach the best", minima),
     }
 
 

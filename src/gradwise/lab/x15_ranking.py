@@ -192,10 +192,10 @@ def _figures(runs: Runs) -> Mapping[str, go.Figure]:
     figures["ranks"].update_layout(showlegend=False)
     for name in list(runs)[:2]:
         drawn = {
-            rule: ([k / MARKS for k in range(MARKS + 1)], [_curve(m, rule) for m in runs[name].values()])
+            rule: ([100 * k / MARKS for k in range(MARKS + 1)], [_curve(m, rule) for m in runs[name].values()])
             for rule in ("SGD", "momentum", "RMSprop", "Adam")
         }
-        figures[name.replace(" ", "-")] = lines("part of the run", f"validation loss, {name}", drawn, log_y=True)
+        figures[name.replace(" ", "-")] = lines("share of the run, %", f"validation loss, {name}", drawn, log_y=True)
     return figures
 
 
