@@ -47,11 +47,12 @@ def _setup(quick: bool) -> str:
     tasks, steps = ", ".join(dict.fromkeys(c.settings["task"] for c in cells)), cells[0].settings["steps"]
     return (
         f"{tasks} (linear: no hidden layer, batches of 8; else 32 ReLU units and batches of 32, of {ROWS[0]} rows at "
-        f"most), {steps} steps of SGD. The range test on the same net and batches gives the best rate, and that at "
-        "which its ramp jumps. Green: the best rate, by the rule of thumb held and then lowered 200-fold. Yellow: "
-        f"{LOWER} times less, constant. Red: {BEYOND} times the ramp's jump, constant. Purple: midway (in decades) from "
-        "the best to the jump, constant. Run-away: the best rate, and red's in the last third. A curve is the loss of "
-        f"all training rows at {MARKS + 1} times; the diagnosis is `gradwise.watch`'s, of one run, without trials."
+        f"most), {steps} steps of SGD. The range test on the same net and batches gives the best rate, and the "
+        "one at which its ramp jumps. Green: the best rate, by the rule of thumb held and then lowered 200-fold. "
+        f"Yellow: {LOWER} times less, constant. Red: {BEYOND} times the ramp's jump, constant. Purple: midway (in "
+        "decades) from the best to the jump, constant. Run-away: the best rate, and red's in the last third. A curve "
+        f"is the loss of all training rows at {MARKS + 1} times; the diagnosis is `gradwise.watch`'s, of one run, "
+        "without trials."
     )
 
 

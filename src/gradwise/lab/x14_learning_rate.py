@@ -261,14 +261,15 @@ def _judge(runs: Runs) -> Verdict:
     small, large = (fmean(_by_seed(ends, lambda m, way=way: reached(m)[way])) for way in ("small", "large"))  # type: ignore[misc]
     share = f"with it the best one is reached from {small:.0%} of starts, with a large η from {large:.0%}"
     trapped, sure = None if helps is None else not helps, not any(missed)
-    return conclude([
+    statements = [
         _most_important(_part(runs, IMPORTANCE)),
         Statement(f"a small η over-fits: its validation loss at equal training loss is higher by {worse}", higher),
         Statement(f"a small η is trapped in local minima: {share}, a difference of {helped}", trapped),
         Statement(f"a small η helps reach the global one (the other reading): the same {helped}", helps),
         Statement(f"a large η makes outliers count: they move predictions by {counts} more", more),
         Statement(f"a schedule makes the global optimum sure: {fmean(missed):.0%} of its runs settle above it", sure),
-    ])  # fmt: skip
+    ]
+    return conclude(statements, f"How important η is depends on what it is searched over: here {SPACE['lr']}.")
 
 
 def _small_less_large(
