@@ -215,7 +215,7 @@ def _figures(runs: Runs) -> Mapping[str, go.Figure]:
     for where, curves in _by_task(runs).items():
         part = [100 * k / MARKS for k in range(MARKS + 1)]
         drawn = {c: (part, [_shown(m["curve"]) for m in cell.values()]) for c, cell in curves.items() if cell}
-        figure = lines("share of the run, %", f"loss of the training rows, {where}", drawn)
+        figure = lines("share of the run, %", "loss of the training rows", drawn)
         for trace in figure.data:
             trace.update(fillcolor=colours[trace.legendgroup]) if trace.fill else None
             trace.line.color = colours[trace.legendgroup]
