@@ -73,11 +73,11 @@ def test_the_verdict_follows_curves_and_diagnoses() -> None:
     # The diagnosis names the wrong cause of one.
     wrong = EXPERIMENT.judge(runs(DRAWN, {**RIGHT, "yellow": ["underfitting"]}))
     assert [s.text for s in wrong.statements if s.held is False] == [
-        "yellow: the diagnosis names its cause, lr-too-low: in 0 of 3 runs"
+        "Yellow: the diagnosis names its cause, lr-too-low: in 0 of 3 runs."
     ]
     # A rate too large later that costs nothing.
     flat = EXPERIMENT.judge(runs({**DRAWN, "purple": DRAWN["green"]}, RIGHT))
-    assert [s.text.partition(":")[0] for s in flat.statements if s.held is False] == ["purple"]
+    assert [s.text.partition(":")[0] for s in flat.statements if s.held is False] == ["Purple"]
 
 
 def test_without_rates_from_a_range_test_nothing_is_decided() -> None:

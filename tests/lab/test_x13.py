@@ -55,7 +55,7 @@ def test_the_verdict_follows() -> None:
 def test_a_ramp_that_shows_no_steep_phase_is_told_and_not_counted() -> None:
     verdict = EXPERIMENT.judge(runs([None, None, None]))
     assert verdict.statements[0].held is None
-    assert EXPERIMENT.judge(runs([0.01, 0.01, None])).statements[0].text.endswith("2 ramps showed none")
+    assert EXPERIMENT.judge(runs([0.01, 0.01, None])).statements[0].text.endswith("2 ramps showed none.")
     assert verdict.word == UNDECIDED
 
 

@@ -171,8 +171,8 @@ def _judge(runs: Runs) -> Verdict:
         }
         told = {task: {s: _named(curve, m) for s, m in c[curve].items()} for task, c in tasks.items()}
         says = f"names its cause, {cause}" if cause else "calls it healthy"
-        statements.append(_mostly(f"{curve}: where the rate is {rate}, the loss {shape}", shown))
-        statements.append(_mostly(f"{curve}: the diagnosis {says}", told))
+        statements.append(_mostly(f"{curve.capitalize()}: where the rate is {rate}, the loss {shape}", shown))
+        statements.append(_mostly(f"{curve.capitalize()}: the diagnosis {says}", told))
     return conclude(statements)
 
 
@@ -180,13 +180,13 @@ def _mostly(text: str, found: Mapping[str, Mapping[int, bool]]) -> Statement:
     """A sentence that holds in most runs: of the seeds' shares of tasks, the mean is above a half."""
     seeds = sorted({seed for runs in found.values() for seed in runs})
     if not seeds:
-        return Statement(f"{text}: no range test named rates", None)
+        return Statement(f"{text}: no range test named rates.", None)
     shares = estimate([fmean(runs[seed] for runs in found.values() if seed in runs) - 0.5 for seed in seeds])
     every = [held for runs in found.values() for held in runs.values()]
     held = shares.above_zero
     odd = [task for task, runs in found.items() if runs and fmean(runs.values()) < 0.5]
     return Statement(
-        f"{text}: in {sum(every)} of {len(every)} runs", held, f"not on {', '.join(odd)}" if held and odd else ""
+        f"{text}: in {sum(every)} of {len(every)} runs.", held, f"not on {', '.join(odd)}" if held and odd else ""
     )
 
 

@@ -263,11 +263,11 @@ def _judge(runs: Runs) -> Verdict:
     trapped, sure = None if helps is None else not helps, not any(missed)
     statements = [
         _most_important(_part(runs, IMPORTANCE)),
-        Statement(f"a small η over-fits: its validation loss at equal training loss is higher by {worse}", higher),
-        Statement(f"a small η is trapped in local minima: {share}, a difference of {helped}", trapped),
-        Statement(f"a small η helps reach the global one (the other reading): the same {helped}", helps),
-        Statement(f"a large η makes outliers count: they move predictions by {counts} more", more),
-        Statement(f"a schedule makes the global optimum sure: {fmean(missed):.0%} of its runs settle above it", sure),
+        Statement(f"A small η over-fits: its validation loss at equal training loss is higher by {worse}.", higher),
+        Statement(f"A small η is trapped in local minima: {share}, a difference of {helped}.", trapped),
+        Statement(f"A small η helps reach the global one (the other reading): the same {helped}.", helps),
+        Statement(f"A large η makes outliers count: they move predictions by {counts} more.", more),
+        Statement(f"A schedule makes the global optimum sure: {fmean(missed):.0%} of its runs settle above it.", sure),
     ]
     return conclude(statements, f"How important η is depends on what it is searched over: here {SPACE['lr']}.")
 
@@ -295,7 +295,7 @@ def _most_important(cells: Sequence[Mapping[int, Measures]]) -> Statement:
     rival = max((name for name in SPACE if name != "lr"), key=lambda name: fmean(means[name]))
     ahead = paired(means["lr"], means[rival])
     shares = f"{fmean(means['lr']):.0%} of the variance, and the best other, {rival}, {fmean(means[rival]):.0%}"
-    return Statement(f"η is the most important hyperparameter: {shares}; ahead by {ahead}", ahead.above_zero)
+    return Statement(f"The rate is the most important hyperparameter: {shares}; ahead by {ahead}.", ahead.above_zero)
 
 
 def _tables(runs: Runs) -> Sequence[Table]:
