@@ -336,7 +336,7 @@ def test_an_order_of_which_too_little_was_seen_shows_in_the_losses_own_cycle() -
         fit(model, sgd(model), data, shuffle=False, epochs=40)
     r = seen.recording
     # A few batches in a row at the beginning, and single ones later: none of them an epoch apart.
-    kept = [*range(16), *np.cumsum(np.arange(20, 66))]
+    kept = [*range(16), *np.cumsum(np.arange(20, 44))]
     classes = r.get(signals.CLASSES, 0)
     thin = Series(classes.steps[kept], classes.values[kept], classes.labels)
     series = {**r.series, (signals.CLASSES.name, 0): thin}
