@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy import MADE, TOY, job, measure
 
 from gradwise.lab.account import account, read
 from gradwise.lab.experiment import Bench, Cell
 from gradwise.lab.results import Record, Results, default_folder, plain
 from gradwise.lab.running import measures_of
+from lab.toy import MADE, TOY, job, measure
 
 
 def watch(cell: Cell, seed: int, share: float) -> None:
@@ -110,12 +110,12 @@ def test_an_account_is_written_and_read(tmp_path: Path) -> None:
 def test_what_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
     program = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from pathlib import Path; from toy import job\n"
+        "from pathlib import Path; from lab.toy import job\n"
         "j = job(Path(sys.argv[1])); cell, seed = next(iter(j.order()))\n"
         "with j.results.taken('X99', True, cell, seed) as ours:\n"
         "    print(ours, flush=True); sys.stdin.readline()\n"
     )
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parent.parent)
     other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), here],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
     assert other.stdout is not None

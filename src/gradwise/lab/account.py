@@ -105,8 +105,12 @@ def _made(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _title(figure: go.Figure, name: str) -> str:
-    """What a figure shows, in words: its title, else its name."""
-    return str(figure.layout.title.text or name.replace("-", " ").replace("_", " "))
+    """What a figure shows, in words: its title, else its name and axes."""
+    if figure.layout.title.text:
+        return str(figure.layout.title.text)
+    words = name.replace("-", " ").replace("_", " ").capitalize()
+    axes = [str(axis.title.text) for axis in (figure.layout.yaxis, figure.layout.xaxis) if axis.title.text]
+    return f"{words}: {' by '.join(axes)}" if axes else words
 
 
 def _marked(figure: go.Figure, quick: bool) -> go.Figure:
@@ -119,7 +123,7 @@ def _marked(figure: go.Figure, quick: bool) -> go.Figure:
     marked.layout.title = None
     if quick:
         marked.add_annotation(
-            text=QUICK, xref="paper", yref="paper", x=1, y=1, xanchor="right", yanchor="top", showarrow=False,
-            opacity=0.75, font={"size": 11},
+            text=QUICK, xref="paper", yref="paper", x=1, y=0, xanchor="right", yanchor="bottom", showarrow=False,
+            opacity=0.8, font={"size": 12},
         )  # fmt: skip
     return marked

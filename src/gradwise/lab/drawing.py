@@ -48,8 +48,9 @@ def lines(
         colour = COLOURS[k % len(COLOURS)]
         if len(values) > 1:
             figure.add_scatter(
-                x=np.concatenate([places, places[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself",
-                fillcolor=colour, opacity=0.15, line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=name,
+                x=np.concatenate([places, places[::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines",
+                fill="toself", fillcolor=colour, opacity=0.15, line={"width": 0}, hoverinfo="skip", showlegend=False,
+                legendgroup=name,
             )  # fmt: skip
         line = {"color": colour, "width": 2, "dash": DASHES[k // len(COLOURS) % len(DASHES)]}
         figure.add_scatter(
@@ -57,7 +58,7 @@ def lines(
             showlegend=True,
         )  # fmt: skip
     if log_x:
-        figure.update_xaxes(type="log", tickformat=None, hoverformat=".3g")
+        figure.update_xaxes(type="log", dtick="D2", tickformat=None, hoverformat=".3g")
     if log_y:
         figure.update_yaxes(type="log")
     return figure

@@ -36,6 +36,7 @@ _FILES = {
 _FILES["fashion_mnist"] = _FILES["mnist"]
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 _ARRAYS = ("train_x", "train_y", "test_x", "test_y")
+_BATCH, _IMAGES = 10_000, (50_000, 10_000)  # images in a file of CIFAR-10's binary version; for training and testing
 _JPEG_NOTE = "CIFAR-10 decoded from JPEG files, not the original pixels: accuracies may differ slightly from others'"
 
 
@@ -181,11 +182,11 @@ _BATCHES = (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin")
 
 def _records(batches: list[bytes], place: Path) -> Images:
     """The binary version: one byte for the class, 3072 for red, green and blue."""
-    if any(len(b) != 10_000 * 3073 for b in batches) or len(batches) != len(_BATCHES):
+    if any(len(b) != _BATCH * 3073 for b in batches) or len(batches) != len(_BATCHES):
         raise DataError(f"{place} is not the whole binary version of CIFAR-10: fetch it again")
     rows = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, 3073)
     x, y = rows[:, 1:].reshape(-1, 3, 32, 32).copy(), rows[:, 0].copy()
-    return Images(x[:50_000], y[:50_000], x[50_000:], y[50_000:])
+    return Images(x[: 5 * _BATCH], y[: 5 * _BATCH], x[5 * _BATCH :], y[5 * _BATCH :])
 
 
 def _decoded(archive: Path) -> Images:
@@ -218,7 +219,7 @@ def _decode(archive: Path) -> dict[str, Array]:
                     pixels = np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1)
                 read[parts[0]].append((parts[1], parts[2], pixels))
     classes = sorted({name for name, _, _ in read["train"]})
-    if len(classes) != 10 or [len(read["train"]), len(read["test"])] != [50_000, 10_000]:
+    if len(classes) != 10 or (len(read["train"]), len(read["test"])) != _IMAGES:
         raise DataError(f"{archive} does not hold the 50,000 and 10,000 images of CIFAR-10: fetch it again")
     arrays = {}
     for part, images in read.items():

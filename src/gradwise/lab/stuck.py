@@ -6,10 +6,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from gradwise.finder import range_test
 from gradwise.lab.data import Split
 from gradwise.lab.models import mlp
 from gradwise.lab.training import seeded
+from gradwise.optim import SGD
 
 
 def at_saddle(train: Split, width: int, seed: int, *, biases: bool) -> nn.Sequential:
@@ -38,8 +41,26 @@ def at_saddle(train: Split, width: int, seed: int, *, biases: bool) -> nn.Sequen
         for name, p in net.named_parameters():
             if name.endswith("weight") or not biases:
                 p.zero_()
-        net[-1].bias.copy_((counts.double() / len(train)).log())  # type: ignore[union-attr, operator]
+        net[-1].bias.copy_((counts.double() / len(train)).log())  # type: ignore[operator]
     return net
+
+
+def ordinary_rate(train: Split, batch: int, seed: int, otherwise: float, hidden: int = 32) -> float:
+    """What the range test finds for plain descent from ordinary weights with batches of that size.
+
+    Args:
+        train: rows with classes.
+        batch: how many of them in a step.
+        seed: of weights and batches.
+        otherwise: the rate where it finds none.
+        hidden: how many tanh units.
+    """
+    with seeded(seed):
+        net = mlp([math.prod(train.x.shape[1:]), hidden, int(train.y.max()) + 1], nn.Tanh).to(train.x.dtype)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    batches = [(train.x[rows], train.y[rows]) for rows in torch.split(order, batch)]
+    optimizer = SGD(net.parameters(), lr=otherwise)
+    return range_test(net, batches, F.cross_entropy, optimizer=optimizer, budget=200, horizon=500).rate or otherwise
 
 
 class Starts(nn.Module):
@@ -60,21 +81,20 @@ class Starts(nn.Module):
     def __init__(self, inputs: int, hidden: int, starts: int, seed: int) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(seed)
-        shapes = {"w1": (inputs, hidden), "b1": (1, hidden), "w2": (hidden, 1), "b2": (1, 1)}
-        for name, shape in shapes.items():
-            fan_in = inputs if name.endswith("1") else hidden
-            drawn = 2 * torch.rand(starts, *shape, generator=random) - 1
-            setattr(self, name, nn.Parameter(drawn / math.sqrt(fan_in)))
+
+        def drawn(fan_in: int, *shape: int) -> nn.Parameter:
+            return nn.Parameter((2 * torch.rand(starts, *shape, generator=random) - 1) / math.sqrt(fan_in))
+
+        self.w1, self.b1 = drawn(inputs, inputs, hidden), drawn(inputs, 1, hidden)
+        self.w2, self.b2 = drawn(hidden, hidden, 1), drawn(hidden, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """From (rows, inputs) to (starts, rows, 1)."""
-        hidden: Tensor = torch.tanh(x @ self.w1 + self.b1)
-        output: Tensor = hidden @ self.w2 + self.b2
-        return output
+        return torch.tanh(x @ self.w1 + self.b1) @ self.w2 + self.b2
 
     def losses(self, split: Split) -> Tensor:
         """The mean squared error of each net; the gradient of their sum is each net's own."""
-        return (self(split.x) - split.y).square().mean((1, 2))
+        return (self.forward(split.x) - split.y).square().mean((1, 2))
 
     def train_on(self, split: Split, optimizer: torch.optim.Optimizer, steps: int, batch: int, seed: int) -> Starts:
         """Some steps on batches drawn by the seed, the same for all nets; on all rows if there are no more."""

@@ -20,7 +20,7 @@ from gradwise import optim
 from gradwise.lab.data import Split, load
 from gradwise.lab.drawing import lines
 from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
-from gradwise.lab.models import lenet5, mlp, weights
+from gradwise.lab.models import mlp, weights
 from gradwise.lab.statistics import estimate
 from gradwise.lab.training import fit, seeded
 from gradwise.optim.equivalence import GroupEquivalence, equivalent
@@ -61,12 +61,12 @@ ROUNDING = 2.0**-50
 
 
 def _steps(quick: bool) -> int:
-    return 10 if quick else 200
+    return 10 if quick else 100
 
 
 def cells(quick: bool) -> list[Cell]:
     """Each rule as it is and under the terms that may break it; the reduced form tries terms on four rules only."""
-    tried = ("momentum", *ADAPTIVE) if quick else tuple(RULES)
+    tried = ("momentum", *ADAPTIVE) if quick else tuple(rule for rule in RULES if rule not in ROWS)
     found = []
     for rule, (kind, _) in RULES.items():
         for variant, terms in VARIANTS.items():
@@ -79,7 +79,7 @@ def cells(quick: bool) -> list[Cell]:
                     "rule": rule,
                     "variant": variant,
                     "steps": _steps(quick),
-                    "net": "mlp" if quick else "lenet",
+                    "hidden": [32] if quick else [64, 64],
                 }
                 found.append(Cell(f"{rule}, {variant}", settings))
     return found
@@ -94,7 +94,7 @@ def measure(settings: Mapping[str, Any], seed: int, bench: Bench) -> Measures:
 
     def path(loss: float = 1.0, rate: float = 1.0, nudge: float = 0.0) -> torch.Tensor:
         with seeded(seed):
-            net = (mlp([64, 32, 10], nn.Tanh) if settings["net"] == "mlp" else lenet5(1, 10, 8, nn.Tanh)).double()
+            net = mlp([64, *settings["hidden"], 10], nn.Tanh).double()
         with torch.no_grad():
             for p in net.parameters():
                 p.mul_(1 + nudge)
@@ -175,7 +175,8 @@ def _breaking(runs: Runs, rules: Sequence[str], question: str) -> str:
         for term in ("coupled decay", "clipping")
         if _all([_other(_same(runs, f"{rule}, {term}", question)) for rule in rules])
     ]
-    return f"without {' and '.join(terms)}: each breaks it" if len(terms) > 1 else f"without {''.join(terms)}"
+    each = ": each breaks it" if len(terms) > 1 else ""
+    return f"without {' and '.join(terms)}{each}" if terms else ""
 
 
 def judge(runs: Runs) -> Verdict:
@@ -254,7 +255,7 @@ def figures(runs: Runs) -> dict[str, go.Figure]:
 
 
 def _setup(quick: bool) -> str:
-    net = "A net of one hidden layer (32 tanh units)" if quick else "LeNet-5 (tanh)"
+    net = "A net of 32 hidden tanh units" if quick else "A net of two hidden layers of 64 tanh units"
     return (
         f"{net} on handwritten digits in double precision, {_steps(quick)} steps of 32 rows (one rule takes all rows, "
         "one a single row). Rates: 0.01 for SGD and Adagrad, 1 for Adadelta, 0.001 for the others, the defaults that "
@@ -278,5 +279,5 @@ EXPERIMENT = Experiment(
     judge=judge,
     tables=tables,
     figures=figures,
-    minutes=(0.3, 25),
+    minutes=(0.3, 4),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import torch
 
 from gradwise.lab import checkpoint
 from gradwise.lab.data import Data, Split, load
+from gradwise.lab.drawing import lines
 from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
 from gradwise.lab.models import lenet5
 from gradwise.lab.statistics import Estimate, estimate, paired
@@ -255,33 +257,24 @@ def _row(runs: Runs, cell: str) -> list[str]:
 
 
 def figures(runs: Runs) -> Mapping[str, go.Figure]:
-    """Validation accuracy over the epochs, with cuts; loss; the decays."""
-    import plotly.graph_objects as go
-
+    """Validation accuracy and loss over the epochs, and accuracy under the decays."""
     found = {}
-    for key, title in (("accuracy", "Validation accuracy"), ("validation", "Validation loss")):
-        figure = go.Figure(layout={"title": f"{title}, mean over seeds", "xaxis": {"title": "epoch"},
-                                   "yaxis": {"title": title.lower()}})  # fmt: skip
-        for cell in _NAMES.values():
-            figure.add_scatter(**_mean_curve(_of(runs, cell, key)), name=cell, mode="lines")
-        found[key] = figure
+    for key, title in (("accuracy", "validation accuracy"), ("validation", "validation loss")):
+        found[key] = lines("epoch", title, {cell: _curves(runs, cell, key) for cell in _NAMES.values()})
+        found[key].update_layout(title=f"{title.capitalize()}: median and range over seeds")
     if "constant" in runs:
-        figure = go.Figure(layout={"title": "Decays: validation accuracy, mean over seeds", "xaxis": {"title": "epoch"},
-                                   "yaxis": {"title": "validation accuracy"}})  # fmt: skip
-        for decay in DECAYS:
-            figure.add_scatter(**_mean_curve(_of(runs, decay, "accuracy")), name=decay, mode="lines")
-        found["decays"] = figure
+        drawn = {decay: _curves(runs, decay, "accuracy") for decay in DECAYS}
+        found["decays"] = lines("epoch", "validation accuracy", drawn)
+        found["decays"].update_layout(title="Validation accuracy under decays: median and range over seeds")
     return found
 
 
-def _mean_curve(curves: Sequence[Sequence[float | None]]) -> dict[str, list[Any]]:
-    """Epoch by epoch the mean over seeds; nothing where one of them had diverged."""
-    epochs = min(map(len, curves))
-    means = []
-    for k in range(epochs):
-        seen = [c[k] for c in curves]
-        means.append(None if any(v is None for v in seen) else fmean(v for v in seen if v is not None))
-    return {"x": list(range(1, epochs + 1)), "y": means}
+def _curves(runs: Runs, cell: str, key: str) -> tuple[list[float], list[list[float]]]:
+    """Epochs, and the curve of each seed; NaN where it had diverged."""
+    curves = _of(runs, cell, key)
+    epochs = max(map(len, curves))
+    padded = [[math.nan if v is None else v for v in c] + [math.nan] * (epochs - len(c)) for c in curves]
+    return [float(k) for k in range(1, epochs + 1)], padded
 
 
 EXPERIMENT = Experiment(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -64,7 +65,8 @@ def render_claim(claim: Claim, figures: Figures, console: Console | None = None)
     encoding = console.encoding or "ascii"
     for piece in _page(claim, figures, width, console.options.ascii_only):
         shown = Text(printable(piece, encoding)) if isinstance(piece, str) else piece
-        console.print(shown, highlight=False, emoji=False, crop=False)
+        wide = _wide_enough(piece, console) if isinstance(piece, Table) else None
+        console.print(shown, highlight=False, emoji=False, crop=False, width=wide)
 
 
 def _page(claim: Claim, figures: Figures, width: int, ascii_only: bool) -> Iterator[Text | Table | str]:
@@ -113,12 +115,23 @@ def _wrapped(words: str, width: int, indent: str, after: str = "") -> Iterator[s
 
 
 def _table(rows: Sequence[Sequence[str]], encoding: str) -> Table:
+    """Columns wrap between words only; a table that is wider than the terminal for all that stays whole."""
     table = Table(box=None, pad_edge=True, header_style="dim")
-    for k, title in enumerate(rows[0]):
-        table.add_column(printable(title, encoding), justify="right" if k else "left", overflow="fold")
+    for k, column in enumerate(zip(*rows, strict=True)):
+        cells = [printable(cell, encoding) for cell in column]
+        figures = k and all(len(cell) < 28 for cell in cells[1:])
+        longest = max((cell_len(word) for cell in cells for word in cell.split()), default=1)
+        # Figures are never wrapped; words are, but not to a ladder of single ones.
+        least = max(map(cell_len, cells[1:]), default=1) if figures else min(24, max(map(cell_len, cells)))
+        table.add_column(cells[0], justify="right" if figures else "left", min_width=max(longest, least))
     for row in rows[1:]:
         table.add_row(*(Text(printable(cell, encoding)) for cell in row))
     return table
+
+
+def _wide_enough(table: Table, console: Console) -> int:
+    """The width to print a table in: the console's, or more where its figures need it."""
+    return max(console.width, 2 + sum((column.min_width or 0) + 2 for column in table.columns))
 
 
 def render_list(claims: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
@@ -164,19 +177,24 @@ def _html(claim: Claim, figures: Figures) -> Iterator[str]:
         rows = "".join(map(_html_statement, verdict["statements"]))
         yield f'<h3>What was found</h3><table class="found">{rows}</table>'
         yield f"<p>{escaped(verdict['why'])}</p>" if verdict["why"] else ""
-    yield f"<h3>How</h3><p>{escaped(claim['setup'])}</p>"
-    yield from (f"<p>{escaped(note)}</p>" for note in claim["notes"])
+    for name, figure in figures.items():
+        yield figure_html(figure, claim["figures"].get(name, name) + (" — quick form" if claim["quick"] else ""))
     for table in claim["tables"]:
         head, *rows = table["rows"]
         body = "".join(
             f"<tr><th>{escaped(row[0])}</th>{''.join(f'<td>{escaped(c)}</td>' for c in row[1:])}</tr>" for row in rows
         )
-        yield f"<h3>{escaped(table['title'])}</h3>"
-        yield '<div class="scroll"><table class="pairs figures"><thead><tr>'
+        yield f'<h3>{escaped(table["title"])}</h3><div class="scroll"><table class="pairs measured"><thead><tr>'
         yield f"{''.join(f'<th>{escaped(c)}</th>' for c in head)}</tr></thead><tbody>{body}</tbody></table></div>"
-    for name, figure in figures.items():
-        yield figure_html(figure, claim["figures"].get(name, name) + (" — quick form" if claim["quick"] else ""))
+    yield f"<h3>How</h3><p>{_html_code(claim['setup'])}</p>"
+    yield from (f"<p>{_html_code(note)}</p>" for note in claim["notes"])
     yield f'<footer class="soft">{escaped(made(claim))}</footer>'
+
+
+def _html_code(words: str) -> str:
+    """Text with what stands between backticks as code."""
+    parts = words.split("`")
+    return "".join(f"<code>{escaped(part)}</code>" if k % 2 else escaped(part) for k, part in enumerate(parts))
 
 
 def _html_statement(statement: Mapping[str, Any]) -> str:
@@ -194,7 +212,7 @@ def markdown(claim: Claim, pictures: Mapping[str, str]) -> str:
         pictures: from a figure's name to where its picture lies, relative to the page.
     """
     verdict = claim["verdict"]
-    parts = [f"# {claim['id']}: {claim['title']}", f"**{word(claim)}** ({form(claim)})"]
+    parts = [f"# {claim['id']}: {_inline(claim['title'])}", f"**{word(claim)}** ({form(claim)})"]
     parts += [_lines(f"*Claim.* {_inline(claim['claim'])}"), _lines(f"*Source.* {_inline(claim['source'])}")]
     if verdict is not None:
         parts.append("## What was found")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _PANEL, _LEFT, _RIGHT, _BOTTOM = 760, 280, 64, 14, 46
 _LINE = 18  # of the legend
-_LETTER = 6.6  # about the width of one at this size
+_LETTER = 7.0  # about the width of one at this size
 _INK = "#7f7f7f"
 _DASH = {"dash": "8 5", "dot": "2 4", "dashdot": "8 4 2 4", "longdash": "14 6", "longdashdot": "14 5 2 5"}
 
@@ -115,9 +115,8 @@ def _trace(trace: Drawn, panel: Panel, box: _Box, bar: float) -> Iterator[str]:
                 yield (f'<rect x="{x - width / 2:.1f}" y="{min(y, zero):.1f}" width="{width:.1f}" '
                        f'height="{abs(zero - y):.1f}" {fill}/>')  # fmt: skip
     if trace.kind in ("line", "both") and trace.width > 0:
-        dash = f' stroke-dasharray="{_DASH[trace.dash]}"' if trace.dash in _DASH else ""
         yield (f'<path d="{_path(xs, ys)}" fill="none" {ink} stroke-width="{trace.width:g}" '
-               f'stroke-linejoin="round"{dash}/>')  # fmt: skip
+               f'stroke-linejoin="round"{_dashed(trace)}/>')  # fmt: skip
     if trace.low is not None and trace.high is not None:
         lows, highs = box.y(panel.y, trace.low), box.y(panel.y, trace.high)
         for x, low, high in zip(xs, lows, highs, strict=True):
@@ -128,6 +127,10 @@ def _trace(trace: Drawn, panel: Panel, box: _Box, bar: float) -> Iterator[str]:
         for x, y in zip(xs, ys, strict=True):
             if np.isfinite([x, y]).all():
                 yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3.5 if trace.kind == "points" else 2.5}" {fill}/>'
+
+
+def _dashed(trace: Drawn) -> str:
+    return f' stroke-dasharray="{_DASH[trace.dash]}"' if trace.dash in _DASH else ""
 
 
 def _path(xs: Floats, ys: Floats) -> str:
@@ -142,28 +145,27 @@ def _path(xs: Floats, ys: Floats) -> str:
 
 
 def _legend(plot: Plot) -> list[list[tuple[str, str, float]]]:
-    """Rows of (name, colour, where); one entry for each name."""
+    """Rows of (name, stroke, where); one entry for each name."""
     entries = {t.name: t for panel in plot.panels for t in panel.traces if t.name and t.kind != "area"}
     if len(entries) < 2:
         return []
     rows: list[list[tuple[str, str, float]]] = [[]]
     at = float(_LEFT)
     for name, trace in entries.items():
-        width = 26 + _LETTER * len(name) + 14
+        width = 30 + _LETTER * len(name) + 14
         if at + width > _WIDTH - _RIGHT and rows[-1]:
             rows.append([])
             at = float(_LEFT)
-        rows[-1].append((name, trace.colour, at))
+        rows[-1].append((name, f'stroke="{escape(trace.colour)}"{_dashed(trace)}', at))
         at += width
     return rows
 
 
 def _entries(row: Sequence[tuple[str, str, float]], y: float) -> Iterator[str]:
     """One row of the legend."""
-    for name, colour, x in row:
-        ink = f'stroke="{escape(colour)}" stroke-width="3"'
-        yield f'<line x1="{x:.1f}" x2="{x + 18:.1f}" y1="{y:.1f}" y2="{y:.1f}" {ink}/>'
-        yield _text(x + 24, y + 4, name, "start")
+    for name, stroke, x in row:
+        yield f'<line x1="{x:.1f}" x2="{x + 22:.1f}" y1="{y:.1f}" y2="{y:.1f}" {stroke} stroke-width="2.5"/>'
+        yield _text(x + 28, y + 4, name, "start")
 
 
 def _text(x: float, y: float, words: str, anchor: str, more: str = "", style: str = "") -> str:
