@@ -168,7 +168,9 @@ def test_the_published_net() -> None:
         model = p02_fmnist_2c2d.network(28)
     parameters = dict(model.named_parameters())
     assert sum(p.numel() for p in parameters.values()) == 3_274_634
-    assert all(float(p.detach().min()) == pytest.approx(0.05) for name, p in parameters.items() if name.endswith("bias"))
+    assert all(
+        float(p.detach().min()) == pytest.approx(0.05) for name, p in parameters.items() if name.endswith("bias")
+    )
     weights = parameters["7.weight"].detach()
     assert float(weights.abs().max()) <= 0.1
     assert float(weights.std()) == pytest.approx(0.044, abs=0.001), "0.05, cut off at two deviations"
