@@ -108,7 +108,7 @@ def tune(
     training = _training(objective)
     if training is not None:
         epochs = epochs or training.epochs
-        test = test or (training.test if training.tested is not None else None)
+        test = training.test if test is None and training.tested is not None else test
     how = Method(method, pruning, trials, points, seed, evaluations=max(1, epochs or 1))
     function = _Function(objective, test, maximize, own)
     engine: Engine = InProcess(function)

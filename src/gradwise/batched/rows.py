@@ -93,7 +93,7 @@ class Rows:
     ) -> None:
         first = optimizers[0]
         self.rule, self.params = first.rule, list(params)
-        self.steps = 0
+        self.calls = 0
         clip = first.clip_norm is not None
         self._clip = np.array([o.clip_norm for o in optimizers], np.float64) if clip else None
         self._groups = [_Group(optimizers, i, places[0]) for i in range(len(first.param_groups))]
@@ -103,7 +103,6 @@ class Rows:
         if any(p.is_complex() for p in self.params):
             raise BatchError("complex parameters can't be rows of many")
         self._compiled = compiled and able and not self.rule.layerwise
-        self._norms: Any = None
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor | None]) -> None:
@@ -111,15 +110,22 @@ class Rows:
         held = [None if g is None else g.contiguous() for g in grads]
         scale = self._scale(held)
         for group in self._groups:
-            settings = group.now(self.steps)
-            about = around(settings, self.rule.decays)
+            settings = group.now(self.calls)
+            about: Any = around(settings, self.rule.decays)
             if scale is not None:
                 about = about._replace(grad_scale=scale * about.grad_scale)
-            moved = [k for k in group.places if held[k] is not None]
-            if moved:
+            # Those without a gradient are passed over, and have made fewer steps from then on.
+            cohorts: dict[int, list[int]] = {}
+            for k in group.places:
+                if held[k] is not None:
+                    cohorts.setdefault(group.taken[k], []).append(k)
+            for taken, moved in cohorts.items():
                 stepped = _compiled_step if self._compiled else _reference_step
-                stepped(self.rule, group, moved, self.params, held, settings, about, self.steps)
-        self.steps += 1
+                stepped(
+                    self.rule, group, moved, self.params, held, {**settings, "t": taken + 1, "first": not taken}, about
+                )
+                group.taken.update(dict.fromkeys(moved, taken + 1))
+        self.calls += 1
 
     def _scale(self, grads: Sequence[Tensor | None]) -> Tensor | None:
         """What clipping by norm multiplies the gradients of each row by; the norm is over all of a row's tensors."""
@@ -132,16 +138,14 @@ class Rows:
         # Where a norm isn't finite, as torch's clip_grad_norm_ has it: 0 if infinite, else NaN.
         return torch.where(norm.isfinite(), scale, torch.where(norm.isinf(), 0.0, math.nan))
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only, in this order."""
-        chosen = torch.as_tensor(rows)
-        self.params = [_taken(p, chosen) for p in self.params]
+    def keep(self, rows: Sequence[int], params: Sequence[Tensor]) -> None:
+        """Go on with these rows only, in this order; their parameters are elsewhere now."""
+        self.params = list(params)
         self._clip = None if self._clip is None else self._clip[list(rows)]
         for group in self._groups:
-            group.keep(chosen)
+            group.keep(torch.as_tensor(rows))
 
 
-@dataclass
 class _Group:
     """One parameter group of all rows.
 
@@ -149,7 +153,8 @@ class _Group:
         places: of its parameters among all.
         values: its settings: what all rows have in common, or an array with a number for each.
         states: by place, the rule's states, stacked like the parameter; None for one that is not there.
-        scalars: the rule's states that are one number for a whole tensor, a number for each row.
+        scalars: by place and name, the rule's states that are one number for a whole tensor: a number for each row.
+        taken: by place, how many steps were made.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], i: int, places: Mapping[Tensor, int]) -> None:
@@ -161,7 +166,8 @@ class _Group:
         self._schedules = schedules if any(s is not None for s in schedules) else None
         self._rates: tuple[int, Numbers] = (0, np.empty((len(groups), 0)))
         self.states: dict[int, list[Tensor | None]] = {}
-        self.scalars: dict[str, Tensor] = {}
+        self.scalars: dict[int, dict[str, Tensor]] = {k: {} for k in self.places}
+        self.taken = dict.fromkeys(self.places, 0)
         self.jobs: dict[tuple[int, ...], _Job] = {}
 
     def begin(self, rule: Rule, params: Sequence[Tensor]) -> None:
@@ -172,10 +178,10 @@ class _Group:
         for state in rule.states:
             fill = self.values[state.fill] if isinstance(state.fill, str) else state.fill
             filled = torch.as_tensor(fill, dtype=torch.float64).expand(rows)
-            if state.scalar:
-                self.scalars[state.name] = filled.clone()
             for k in self.places:
                 p = params[k]
+                if state.scalar:
+                    self.scalars[k][state.name] = filled
                 made = torch.empty_like(p, requires_grad=False) if state in present and not state.scalar else None
                 if made is not None:
                     made.copy_(filled.view(-1, *[1] * (p.dim() - 1)).expand_as(p))
@@ -216,7 +222,7 @@ class _Group:
             self._schedules = [self._schedules[r] for r in rows]
             self._rates = (self._rates[0], self._rates[1][rows])
         self.states = {k: [None if s is None else _taken(s, chosen) for s in each] for k, each in self.states.items()}
-        self.scalars = {k: v[chosen] for k, v in self.scalars.items()}
+        self.scalars = {k: {n: v[chosen] for n, v in each.items()} for k, each in self.scalars.items()}
         self.jobs.clear()
 
 
@@ -229,7 +235,7 @@ def _together(values: Sequence[Any]) -> Any:
 
 
 def _taken(stacked: Tensor, chosen: Tensor) -> Tensor:
-    return stacked.detach().index_select(0, chosen.to(stacked.device)).requires_grad_(stacked.requires_grad)
+    return stacked.index_select(0, chosen.to(stacked.device))
 
 
 # by the compiled kernel
@@ -258,7 +264,6 @@ def _compiled_step(
     grads: Sequence[Tensor | None],
     settings: Mapping[str, Any],
     about: Around,
-    step: int,
 ) -> None:
     key = tuple(moved)
     made = group.jobs.get(key)
@@ -267,14 +272,15 @@ def _compiled_step(
     addresses = [(g.data_ptr(), o) for k, o in zip(moved, made.offsets, strict=True) if (g := grads[k]) is not None]
     made.job.table[:, 1] = np.concatenate([pointer + offsets for pointer, offsets in addresses])
     names = [s.name for s in rule.states if s.scalar]
-    given = {**settings, **group.scalars, "t": step + 1, "first": step == 0, "trust": 1.0}
+    given = {**settings, **group.scalars[moved[0]], "trust": 1.0}
     coefficients, kept = group.formula.coefficients(*(given[name] for name in (*rule.settings, *names)))
     rows = len(params[moved[0]])
     for column, value in enumerate((*about, *coefficients)):
         made.job.coefficients[:rows, column] = value.numpy() if isinstance(value, Tensor) else value
     made.job.run(made.kernel.step)
     for name, value in zip(names, kept, strict=True):
-        group.scalars[name] = torch.as_tensor(value, dtype=torch.float64).expand(rows)
+        for k in moved:
+            group.scalars[k][name] = torch.as_tensor(value, dtype=torch.float64).expand(rows)
 
 
 def _job(rule: Rule, group: _Group, moved: Sequence[int], params: Sequence[Tensor]) -> _Job:
@@ -289,17 +295,13 @@ def _job(rule: Rule, group: _Group, moved: Sequence[int], params: Sequence[Tenso
 
     def addresses(of: Callable[[int], Tensor | None]) -> np.ndarray[Any, np.dtype[np.int64]]:
         stacked = [of(k) for k in moved]
-        return np.concatenate(
-            [t.data_ptr() + o for t, o in zip(stacked, made.offsets, strict=True) if t is not None]
-        )
+        return np.concatenate([t.data_ptr() + o for t, o in zip(stacked, made.offsets, strict=True) if t is not None])
 
     job.table[:, 0] = addresses(lambda k: params[k])
     for column, i in enumerate(kept):
         job.table[:, 2 + column] = addresses(lambda k, i=i: group.states[k][i])  # type: ignore[misc]
     # Each entry reads the coefficients of its row.
-    job.table[:, -1] = job.coefficients.ctypes.data + job.coefficients.strides[0] * np.tile(
-        np.arange(rows), len(moved)
-    )
+    job.table[:, -1] = job.coefficients.ctypes.data + job.coefficients.strides[0] * np.tile(np.arange(rows), len(moved))
     return made
 
 
@@ -309,7 +311,7 @@ def _job(rule: Rule, group: _Group, moved: Sequence[int], params: Sequence[Tenso
 class _Each(Tensor):
     """A setting of which each row has its own. Rules may ask whether it is set, which is the same for all rows."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
         return bool((self != 0).any())
@@ -323,30 +325,28 @@ def _reference_step(
     grads: Sequence[Tensor | None],
     settings: Mapping[str, Any],
     about: Around,
-    step: int,
 ) -> None:
     device = params[moved[0]].device
 
     def column(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        return value.to(device)[:, None].as_subclass(_Each)  # type: ignore[no-untyped-call]
+        return value.to(device)[:, None].as_subclass(_Each)
 
-    given = {k: column(v) for k, v in settings.items()} | {"t": step + 1, "first": step == 0}
+    given = {k: column(v) for k, v in settings.items()}
     there = Around(*map(column, about))
-    scalars = {k: column(v) for k, v in group.scalars.items()}
     for k in moved:
         p, g = _flat(params[k].detach()), grads[k]
         assert g is not None
         states = [
-            scalars[s.name] if s.scalar else None if kept is None else _flat(kept)
+            column(group.scalars[k][s.name]) if s.scalar else None if kept is None else _flat(kept)
             for s, kept in zip(rule.states, group.states[k], strict=True)
         ]
         new, results = reference.apply(rule, p, _flat(g), states, given, there, _row_norms)
         p.copy_(new)
         for state, result, about_state in zip(states, results, rule.states, strict=True):
             if about_state.scalar:
-                group.scalars[about_state.name] = torch.as_tensor(result).reshape(-1).double().cpu().expand(len(p))
+                group.scalars[k][about_state.name] = torch.as_tensor(result).reshape(-1).double().cpu().expand(len(p))
             elif state is not None:
                 state.copy_(result)
 
@@ -356,4 +356,5 @@ def _flat(stacked: Tensor) -> Tensor:
 
 
 def _row_norms(x: Tensor) -> Tensor:
-    return x.double().norm(dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(x.double(), dim=1, keepdim=True)
+    return norms

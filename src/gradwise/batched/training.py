@@ -99,7 +99,7 @@ class Training:
         device: str | torch.device = "cpu",
     ) -> None:
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("rows", rows)):
-            if not isinstance(value, int) or value < 1:
+            if value < 1 or value != int(value):
                 raise ValueError(f"Training: {name} must be a whole number from 1, not {value!r}")
         self.model, self.loss, self.score = model, loss, score or loss
         self.epochs, self.batch_size, self.rows = epochs, batch_size, rows
