@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gradwise.search.domains import Domain, SpaceError, Value
-from gradwise.search.jobs import InProcess, Job, OnValue, Result
+from gradwise.search.functions import Function
+from gradwise.search.jobs import InProcess, Job
 from gradwise.search.protocol import Found, Plan
 from gradwise.search.protocol import tune as _tune
 from gradwise.search.space import Parameter, Space
@@ -17,10 +16,6 @@ from gradwise.search.splits import Split, split
 from gradwise.search.study import METHODS, PRUNING, Method, Study
 
 __all__ = ["Split", "Tuned", "split", "tune"]
-
-
-class _Pruned(Exception):
-    """Raised in an objective that reports that it falls behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +95,7 @@ def tune(
         raise ValueError("tune: a comparison takes 3 pairs of runs at least (seeds=0 makes none)")
     wanted = Space(tuple(_parameter(name, values) for name, values in space.items()))
     how = Method(method, pruning, trials, points, seed, evaluations=max(1, epochs))
-    function = _Function(objective, test, maximize, None if baseline is None else dict(baseline))
+    function = Function(objective, test, maximize, None if baseline is None else dict(baseline))
     reference = None if baseline is None else function(Job("reference"), lambda k, value: False)
     if reference is not None and reference.problem:
         raise ValueError(f"tune: the baseline gives no score: {reference.problem}")
@@ -120,56 +115,7 @@ def _parameter(name: str, values: str | Value | Sequence[Value]) -> Parameter:
         raise SpaceError(f"{name} {error}") from None
 
 
-class _Function:
-    """Makes runs of an objective (`gradwise.search.jobs.Evaluate`)."""
-
-    def __init__(
-        self,
-        objective: Callable[..., float],
-        test: Callable[..., float] | None,
-        maximize: bool,
-        baseline: Mapping[str, Value] | None,
-    ) -> None:
-        self.objective, self.test, self.maximize, self.baseline = objective, test, maximize, baseline
-
-    def __call__(self, job: Job, on_value: OnValue) -> Result:
-        config = dict((self.baseline if job.config is None else job.config) or {})
-        told: list[float] = []
-
-        def report(epoch: int, value: float) -> None:
-            told.append(value)
-            if on_value(int(epoch), self.signed(float(value))):
-                raise _Pruned
-
-        try:
-            value = float(_called(self.objective, config, seed=job.seed, report=report))
-            score = None
-            if job.test and self.test is not None:
-                score = float(_called(self.test, config, seed=job.seed))
-        except _Pruned:
-            return Result(None, steps=len(told), pruned=True)
-        except Exception as error:
-            # What one configuration breaks must not end the search for others.
-            return Result(None, problem=f"{type(error).__name__}: {error}"[:300])
-        return Result(self.signed(value) if math.isfinite(value) else None, steps=len(told), test=score)
-
-    def signed(self, value: float) -> float:
-        """A score such that lower is better, and back."""
-        return -value if self.maximize else value
-
-
-def _called(function: Callable[..., float], config: dict[str, Value], **offered: Any) -> float:
-    """Call with as much of what is offered as the function has parameters for."""
-    try:
-        known = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return function(config)
-    every = any(p.kind is p.VAR_KEYWORD for p in known)
-    names = {p.name for p in known}
-    return function(config, **{name: value for name, value in offered.items() if every or name in names})
-
-
-def _answer(found: Found, function: _Function) -> Tuned:
+def _answer(found: Found, function: Function) -> Tuned:
     rows = []
     for row in found.rows:
         value = None if row.result is None or row.result.value is None else function.signed(row.result.value)

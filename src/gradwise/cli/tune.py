@@ -232,7 +232,7 @@ class _Tuning:
         """Search and report; the exit status."""
         from gradwise.search.domains import SpaceError
         from gradwise.search.scripted import Scripted, pinned
-        from gradwise.search.study import StudyError
+        from gradwise.search.storage import StudyError
         from gradwise.trials.process import Interrupted
         from gradwise.trials.sandbox import Workspace
 
