@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from gradwise.search.cluster import Share
 from gradwise.search.domains import Domain, SpaceError, Value
+from gradwise.search.engines import Where, one
 from gradwise.search.functions import Function
-from gradwise.search.jobs import InProcess, Job
+from gradwise.search.jobs import Job
+from gradwise.search.pending import FOLDER
 from gradwise.search.protocol import Found, Plan
 from gradwise.search.protocol import tune as _tune
 from gradwise.search.space import Parameter, Space
@@ -57,6 +63,12 @@ def tune(
     epochs: int = 1,
     store: str | None = None,
     study: str = "tune",
+    jobs: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    cpus: int = 1,
+    gpus: float | None = None,
+    timeout: float | None = None,
 ) -> Tuned:
     """Search for the configuration with the best validation score.
 
@@ -78,9 +90,17 @@ def tune(
         epochs: values that a whole run reports, for pruning.
         store: a SQLAlchemy URL at which to keep the study, so that a search that was ended goes on; None keeps nothing.
         study: its name there.
+        jobs: trials at a time: one by one in this process, more by worker processes, which import the objective by its
+            name; on a Ray cluster as many as there is room for.
+        engine: "local", or "ray" for a Ray cluster, to which the objective is sent.
+        address: the cluster's; None takes `RAY_ADDRESS`, or the cluster on this machine.
+        cpus: cores for a trial there.
+        gpus: GPUs for a trial there; None is one where the cluster has any.
+        timeout: seconds for a trial by a worker, after which it has failed; None is no limit.
 
     Raises:
         ValueError: a space, a method or a baseline that makes no sense.
+        EngineError: (a RuntimeError) workers can't be had, or can't be told what to run.
 
     Example:
         >>> found = tune(lambda config: (config["lr"] - 0.03) ** 2, {"lr": [0.01, 0.03, 0.1]}, method="grid", trials=3)
@@ -94,14 +114,21 @@ def tune(
     if seeds in (1, 2) or seeds < 0:
         raise ValueError("tune: a comparison takes 3 pairs of runs at least (seeds=0 makes none)")
     wanted = Space(tuple(_parameter(name, values) for name, values in space.items()))
-    how = Method(method, pruning, trials, points, seed, evaluations=max(1, epochs))
-    function = Function(objective, test, maximize, None if baseline is None else dict(baseline))
-    reference = None if baseline is None else function(Job("reference"), lambda k, value: False)
-    if reference is not None and reference.problem:
-        raise ValueError(f"tune: the baseline gives no score: {reference.problem}")
-    plan = Plan(trials, None, seeds if baseline is not None else 0, test is not None, baseline is not None)
-    found = _tune(Study(store, study, wanted, how), InProcess(function), plan, reference)
+    where = Where(engine, jobs, address, Share(cpus, gpus))
+    function = Function(objective, test, maximize, None if baseline is None else dict(baseline), timeout)
+    with closing(where.made(function, function)) as made:
+        how = Method(method, pruning, trials, points, seed, made.slots, max(1, epochs))
+        reference = None if baseline is None else one(made, Job("reference"))
+        if reference is not None and reference.problem:
+            raise ValueError(f"tune: the baseline gives no score: {reference.problem}")
+        plan = Plan(trials, None, seeds if baseline is not None else 0, test is not None, baseline is not None)
+        kept = Study(store, study, wanted, how, Path(FOLDER).absolute(), _say)
+        found = _tune(kept, made, plan, reference)
     return _answer(found, function)
+
+
+def _say(words: str) -> None:
+    print(f"gradwise: {words}", file=sys.stderr)
 
 
 def _parameter(name: str, values: str | Value | Sequence[Value]) -> Parameter:

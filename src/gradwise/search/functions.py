@@ -84,7 +84,7 @@ class Function:
         return Result(None, seconds=self.patience, problem=f"it took longer than {self.patience:g} s")
 
     @contextmanager
-    def begun(self) -> Iterator[Function]:
+    def begun(self, environment: Mapping[str, str] | None = None) -> Iterator[Function]:
         """Itself."""
         yield self
 

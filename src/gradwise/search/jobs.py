@@ -92,7 +92,7 @@ OnJobValue = Callable[[Job, int, float], bool]
 """`OnValue` of whichever job."""
 
 
-class EngineError(Exception):
+class EngineError(RuntimeError):
     """An engine that can't be had, or can't work: why, and what to do."""
 
 
@@ -122,8 +122,8 @@ class Work(Protocol):
         """
         ...
 
-    def begun(self) -> AbstractContextManager[Evaluate]:
-        """Ready for runs."""
+    def begun(self, environment: Mapping[str, str] | None = None) -> AbstractContextManager[Evaluate]:
+        """Ready for runs, with this environment where they are processes; None is that of this one."""
         ...
 
 
@@ -133,6 +133,10 @@ class Engine(Protocol):
     @property
     def slots(self) -> int:
         """How many at a time."""
+        ...
+
+    def use(self, work: Work) -> None:
+        """Run this from now on; nothing is under way."""
         ...
 
     def submit(self, job: Job) -> None:
@@ -174,6 +178,9 @@ class InProcess:
     def __init__(self, evaluate: Evaluate) -> None:
         self._evaluate = evaluate
         self._waiting: list[Job] = []
+
+    def use(self, work: Work) -> None:
+        """What makes the runs knows already."""
 
     def submit(self, job: Job) -> None:
         """Remember it."""

@@ -1,4 +1,4 @@
-"""Results that could not be told to a study, kept in a file until its database is back: a run is not made twice for that.
+"""Results that could not be told to a study, kept in a file until its database is back: no run is made twice for that.
 
     .gradwise/pending-<database and study>-<driver>.jsonl
 
@@ -46,7 +46,7 @@ class Pending:
                 self._path.parent.mkdir(exist_ok=True)
                 if not (self._path.parent / ".gitignore").exists():
                     (self._path.parent / ".gitignore").write_text("*\n")
-                self._file = open(self._path, "a", encoding="utf-8")
+                self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
                 fcntl.flock(self._file, fcntl.LOCK_EX)
             self._file.write(json.dumps({"number": number, "result": result.to_json()}) + "\n")
             self._file.flush()

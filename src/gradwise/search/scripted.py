@@ -75,10 +75,11 @@ class Task:
         return Result(None, problem="its worker hung", lost=True)
 
     @contextmanager
-    def begun(self) -> Iterator[Scripted]:
+    def begun(self, environment: Mapping[str, str] | None = None) -> Iterator[Scripted]:
         """Ready for runs, in copies of the folder as it is now."""
         target = self.target
-        with Workspace.before(target.cwd, None if target.module else target.script, target.argv) as workspace:
+        script = None if target.module else target.script
+        with Workspace.before(target.cwd, script, target.argv, environment) as workspace:
             workspace.after()
             yield Scripted(self, workspace)
 

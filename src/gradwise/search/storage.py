@@ -21,7 +21,8 @@ _CONNECTIONS = 2
 _SERVER = {
     "connect_timeout": 10, "application_name": "gradwise tune",
     # A server that vanished without a word is noticed within a minute.
-    "keepalives": 1, "keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 45_000,
+    "keepalives": 1, "keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3,
+    "tcp_user_timeout": 45_000,
 }  # fmt: skip
 
 

@@ -133,7 +133,7 @@ class Study:
         if method.name == "guess" and not space.single:
             raise StudyError("a guess is one configuration: give each parameter one value, or take another method")
         self.space, self.name, self.on_words = space, name, on_words
-        self.away = ""
+        self.away, self._closed = "", False
         self._open: dict[int, optuna.Trial] = {}
         self._rows: dict[int, Row] = {}
         self._trials: list[optuna.trial.FrozenTrial] = []
@@ -277,7 +277,7 @@ class Study:
             self._is_away(error)
 
     def taken(self) -> list[int]:
-        """Trials that this driver has under way and another has taken over, thinking it dead; they are its own no more."""
+        """Trials under way that another driver has taken over, thinking this one dead; they are its own no more."""
         finished = {t.number for t in self._trials if t.state.is_finished()}
         found = [number for number in self._open if number in finished]
         for number in found:
@@ -297,6 +297,9 @@ class Study:
 
     def close(self) -> None:
         """What is still open will be run again by whoever opens the study next."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             with quietly(), reached(), self._storage.alone(self.name):
                 self._flush()

@@ -1,8 +1,8 @@
 """A process that makes runs for a search: `python -m gradwise.search.worker`, spoken to in lines of JSON.
 
-In come what to run (`{"work": …}`), then jobs (`{"job": …}`); out go `{"ready": true}`, values (`{"value": [k, value]}`),
-each answered by whether to end the run (`{"end": false}`), and results (`{"result": …}`). It ends when nobody speaks to
-it any more, and at once when told to terminate or when its driver dies.
+In come what to run (`{"work": …}`), then jobs (`{"job": …}`); out go `{"ready": true}`, values
+(`{"value": [k, value]}`), each answered by whether to end the run (`{"end": false}`), and results (`{"result": …}`). It
+ends when nobody speaks to it any more, and at once when told to terminate or when its driver dies.
 """
 
 from __future__ import annotations

@@ -45,10 +45,17 @@ class LocalProcesses:
     """
 
     def __init__(self, work: Work, jobs: int, on_tick: Callable[[], None] = lambda: None) -> None:
-        self.work, self.slots, self._on_tick = work, jobs, on_tick
-        self._told = {"kind": work.KIND, "work": work.to_json(), "driver": os.getpid()}
+        self.slots, self._on_tick = jobs, on_tick
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
+        self.use(work)
+
+    def use(self, work: Work) -> None:
+        """Run this from now on."""
+        for worker in list(self._workers):
+            self._dismiss(worker)
+        self.work = work
+        self._told = {"kind": work.KIND, "work": work.to_json(), "driver": os.getpid()}
 
     def submit(self, job: Job) -> None:
         """Hand a run to a worker that has nothing to do, or to a new one."""
