@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from servers import PostgreSQL, RayCluster
 
 # Scripts under test run beside each other and beside pytest: two torch processes with a thread per core each wait for

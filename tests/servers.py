@@ -46,12 +46,16 @@ class PostgreSQL:
         self.port = free_port()
         if self.user:
             shutil.chown(self.folder, self.user)
-        self._call("initdb", "-D", str(self.folder / "data"), "-U", "gradwise", "-A", "trust", "-E", "UTF8", "--no-sync")
+        self._call(
+            "initdb", "-D", str(self.folder / "data"), "-U", "gradwise", "-A", "trust", "-E", "UTF8", "--no-sync"
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def url(self, database: str) -> str:
-        """The address of an empty database."""
+        """The address of an empty database; a server that was killed is started again."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
         self._call("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "gradwise", database)
         return f"postgresql://gradwise@127.0.0.1:{self.port}/{database}"
 

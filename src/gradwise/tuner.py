@@ -144,7 +144,7 @@ def _parameter(name: str, values: str | Value | Sequence[Value]) -> Parameter:
 
 def _answer(found: Found, function: Function) -> Tuned:
     rows = []
-    for row in found.rows:
+    for row in (r for r in found.rows if r.state != "lost"):  # which are made again
         value = None if row.result is None or row.result.value is None else function.signed(row.result.value)
         problem = {"problem": row.result.problem} if row.result is not None and row.result.problem else {}
         rows.append({"number": row.number, "config": dict(row.config), "state": row.state, "value": value, **problem})

@@ -102,7 +102,8 @@ class Function:
         return {
             "objective": _name(self.objective), "test": None if self.test is None else _name(self.test),
             "maximize": self.maximize, "baseline": None if self.baseline is None else dict(self.baseline),
-            "timeout": self.timeout, "path": sys.path, "main": getattr(sys.modules["__main__"], "__file__", None),
+            "timeout": self.timeout, "path": sys.path, "argv": sys.argv,
+            "main": getattr(sys.modules["__main__"], "__file__", None),
         }  # fmt: skip
 
     @staticmethod
@@ -110,7 +111,7 @@ class Function:
         """The function that `to_json` wrote, imported."""
         given = dict(data)
         main = given.pop("main")
-        sys.path[:] = given.pop("path")
+        sys.path[:], sys.argv[:] = given.pop("path"), given.pop("argv")
         objective, test = _load(given.pop("objective"), main), given.pop("test")
         return Function(objective, None if test is None else _load(test, main), **given)
 

@@ -257,7 +257,7 @@ class Study:
         try:
             with quietly(), reached():
                 trial.report(value, k)
-                return trial.should_prune()
+                return bool(trial.should_prune())
         except AwayError as error:
             self._is_away(error)
             return False

@@ -34,13 +34,18 @@ class Line:
         self._out.write(json.dumps(what).encode() + b"\n")
         self._out.flush()
 
+    @property
+    def more(self) -> bool:
+        """Whether a line has come that was not heard yet."""
+        return b"\n" in self._rest
+
     def hear(self) -> dict[str, Any]:
         """The next line.
 
         Raises:
             EOFError: the other side has closed.
         """
-        while b"\n" not in self._rest:
+        while not self.more:
             more = os.read(self._into, 1 << 16)
             if not more:
                 raise EOFError

@@ -78,6 +78,8 @@ class LocalProcesses:
                 worker: _Worker = key.data
                 try:
                     result = self._hear(worker, on_value)
+                    while result is None and worker.line.more:
+                        result = self._hear(worker, on_value)
                 except (EOFError, OSError, ValueError):
                     result = Result(None, problem="its worker process died", lost=True)
                     done = self._over(worker, result)
