@@ -81,7 +81,7 @@ def one_by_one(task: gradwise.Training, configs: Sequence[Config], make: Callabl
         optimizer, luck = make(model, config), torch.Generator().manual_seed(0)
         for _ in range(task.epochs):
             model.train()
-            for chosen in torch.randperm(len(x), generator=luck).split(task.batch_size):
+            for chosen in torch.split(torch.randperm(len(x), generator=luck), task.batch_size):
                 optimizer.zero_grad()
                 task.loss(model(x[chosen]), y[chosen]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

@@ -71,6 +71,12 @@ def test_rows_that_fall_behind_leave_the_batch() -> None:
     assert found.value == min(t["value"] for t in found.trials if t["state"] == "complete")
 
 
+def next_done(engine: Batched) -> str:
+    done = engine.next_done(lambda job, k, value: False)
+    assert done is not None
+    return done[0].key
+
+
 def test_a_method_that_learns_gets_several_batches() -> None:
     assert width(Method("random", trials=100), 64) == 64
     assert width(Method("tpe", trials=60), 64) == 10
@@ -79,13 +85,13 @@ def test_a_method_that_learns_gets_several_batches() -> None:
     # While results are handed out nobody asks for more, so that the next batch knows all of the last.
     engine = Batched(training(epochs=1), Method("tpe", trials=18), None, False)
     for k in range(3):
-        engine.start(Job(str(k), {"lr": 0.1 * (k + 1)}))
+        engine.submit(Job(str(k), {"lr": 0.1 * (k + 1)}))
     assert engine.slots == 3
     keys = []
     for left in (2, 1):
-        keys.append(engine.finish(lambda job, k, value: False)[0].key)
+        keys.append(next_done(engine))
         assert engine.slots == left
-    keys.append(engine.finish(lambda job, k, value: False)[0].key)
+    keys.append(next_done(engine))
     assert keys == ["0", "1", "2"]
     assert engine.slots == 3
 

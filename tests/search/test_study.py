@@ -118,7 +118,7 @@ def test_what_a_killed_driver_left_is_run_again_but_what_a_living_one_runs_is_no
     assert row is not None
     beside = Study(url, "s", SPACE, Method("random"))
     assert [r.state for r in beside.rows()] == ["running"]
-    monkeypatch.setattr("gradwise.search.study.alive", lambda owner, silent: False)
+    monkeypatch.setattr("gradwise.search.drivers.alive", lambda owner, silent: False)
     after = Study(url, "s", SPACE, Method("random"))
     assert [r.state for r in after.rows()] == ["lost"]
     again = after.ask()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from gradwise.batched.loop import Run, tested, together
 from gradwise.batched.stack import BatchError
 from gradwise.batched.training import Trained, Training
-from gradwise.search.jobs import Job, Result
+from gradwise.search.jobs import Job, OnJobValue, Result, Work
 from gradwise.search.study import Method
 
 # Methods whose proposals don't depend on what came of others: as many at once as there is room for.
@@ -40,23 +40,31 @@ class Batched:
         """How many at a time; while results are handed out, no new ones, so that the next batch knows them all."""
         return len(self._done) if self._done else self.most
 
-    def start(self, job: Job) -> None:
+    def use(self, work: Work) -> None:
+        """What is run is known already."""
+
+    def submit(self, job: Job) -> None:
         """Remember it."""
         self._waiting.append(job)
 
-    def finish(self, on_value: Callable[[Job, int, float], bool]) -> tuple[Job, Result]:
-        """Train what waits, all at once; then hand out results one after another."""
+    def next_done(self, on_value: OnJobValue, timeout: float | None = None) -> tuple[Job, Result] | None:
+        """Train what waits, all at once and however long that takes; then hand out results one after another."""
         if not self._done:
             jobs, self._waiting = self._waiting, []
             self._done = self._made(jobs, on_value)
-        return self._done.pop(0)
+        return self._done.pop(0) if self._done else None
+
+    def cancel(self, key: str) -> None:
+        """Forget it."""
+        self._waiting = [job for job in self._waiting if job.key != key]
+        self._done = [(job, result) for job, result in self._done if job.key != key]
 
     def close(self) -> None:
         """Forget what has not begun."""
         self._waiting.clear()
         self._done.clear()
 
-    def _made(self, jobs: list[Job], on_value: Callable[[Job, int, float], bool]) -> list[tuple[Job, Result]]:
+    def _made(self, jobs: list[Job], on_value: OnJobValue) -> list[tuple[Job, Result]]:
         began, sound, results = time.perf_counter(), list[Job](), dict[str, Result]()
         for job in jobs:
             problem = self._problem(job)

@@ -69,6 +69,10 @@ class LiveTable:
             words = f"gradwise: trial {self._best}: {number(best['value'], 4)} with {_config(best['config'])}"
             self._console.print(Text(printable(words, self._console.encoding or "ascii")), soft_wrap=True)
 
+    def say(self, words: str) -> None:
+        """A line for which the table makes room."""
+        self._console.print(Text(printable(words, self._console.encoding or "ascii")), soft_wrap=True)
+
     def tick(self) -> None:
         """Let the time go on, once a second at most."""
         if self._console.is_terminal and self._shown[1] and time.monotonic() > self._due:
