@@ -11,7 +11,7 @@ import ast
 import difflib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gradwise.diagnosis.advice import settings
@@ -58,10 +58,42 @@ def diff_of(intervention: Intervention, optimizer: OptimizerInfo, place: Place |
         place: the line the finding is about.
         folder: what the places' files are relative to.
     """
-    edits = list(_edits(intervention, optimizer, place))
+    return _diff(list(_edits(intervention, optimizer, place)), folder)
+
+
+def diff_of_settings(
+    intervention: Intervention,
+    optimizer: OptimizerInfo | None,
+    defaults: Mapping[str, object],
+    script: str,
+    folder: str = "",
+) -> str:
+    """A change, and other defaults of the script's own options, as a unified diff; "" where not all of it is one.
+
+    Args:
+        intervention: what to change; may be empty.
+        optimizer: the one to change.
+        defaults: by option ("--hidden"), the value that `add_argument` is to give it.
+        script: the file that has the options.
+        folder: what files are relative to.
+    """
+    edits: list[_Edit | None] = [] if not intervention else [None]
+    if intervention and optimizer is not None:
+        edits = list(_edits(intervention, optimizer, None))
+    edits += [_Edit(Place(script, 1), _defaulting(option, value)) for option, value in defaults.items()]
+    try:
+        return _diff(edits, folder)
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return ""
+
+
+def _diff(edits: Sequence[_Edit | None], folder: str) -> str:
+    """All edits or none, of one file."""
     if not edits or None in edits:
         return ""
-    files = {edit.place.file for edit in edits if edit is not None}
+    files = {
+        os.path.relpath(os.path.join(folder, edit.place.file), folder or ".") for edit in edits if edit is not None
+    }
     if len(files) != 1:
         return ""
     (file,) = files
@@ -157,6 +189,32 @@ def _setting(kind: str, name: str, value: str) -> Callable[[_Source, int], bool]
         except ValueError:
             return False  # computed: what it is elsewhere isn't known here
         return source.put(before, value)
+
+    return make
+
+
+def _defaulting(option: str, value: object) -> Callable[[_Source, int], bool]:
+    """Another default of an option, where a single `add_argument` has it and a literal as its default."""
+
+    def make(source: _Source, line: int) -> bool:
+        calls = [
+            node
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "add_argument"
+            and any(isinstance(a, ast.Constant) and a.value == option for a in node.args)
+        ]
+        if len(calls) != 1 or any(k.arg in (None, "action", "nargs") for k in calls[0].keywords):
+            return False
+        before = _argument(calls[0], "default")
+        if before is None:
+            return source.add(calls[0], f"default={value!r}")
+        try:
+            known = ast.literal_eval(before)
+        except ValueError:
+            return False
+        return source.put(before, repr(str(value) if isinstance(known, str) else value))
 
     return make
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -246,6 +246,18 @@ class Study:
             self._rows[trial.number] = Row(trial.number, config, "running")
             return self._rows[trial.number]
         return None
+
+    def guess(self, configs: Sequence[Configuration]) -> None:
+        """Have these tried first, whatever the method."""
+        known = [dict(r.config) for r in self.rows()]
+
+        def enqueue() -> None:
+            for config in configs:
+                if dict(config) not in known:
+                    self._study.enqueue_trial(_encoded(self.space, config))
+
+        with quietly():
+            self._patiently(enqueue)
 
     def report(self, number: int, k: int, value: float) -> bool:
         """Take the k-th value of a trial under way; whether to end it."""
