@@ -79,7 +79,7 @@ def diff_of_settings(
     """
     edits: list[_Edit | None] = [] if not intervention else [None]
     if intervention and optimizer is not None:
-        edits = list(_edits(intervention, optimizer, None))
+        edits = list(_edits(intervention, optimizer, None, options=True))
     edits += [_Edit(Place(script, 1), _defaulting(option, value)) for option, value in defaults.items()]
     try:
         return _diff(edits, folder)
@@ -128,18 +128,27 @@ class _Edit:
     make: Callable[[_Source, int], bool]
 
 
-def _edits(intervention: Intervention, optimizer: OptimizerInfo, place: Place | None) -> Iterator[_Edit | None]:
-    """What to change, None for what is no change of a line."""
+def _edits(
+    intervention: Intervention, optimizer: OptimizerInfo, place: Place | None, options: bool = False
+) -> Iterator[_Edit | None]:
+    """What to change, None for what is no change of a line; with `options` at an option's default where one is used."""
     made, stepped = optimizer.made, optimizer.stepped
     data = intervention.to_json()
     data.pop("optimizer", None)
     fixes = data.pop("fixes", [])
     for key in data:
         if key == "lr_scale" and made is not None and len(optimizer.groups) == 1:
-            yield _Edit(made, _scaling(optimizer, data[key]))
+            make = _scaling(optimizer, data[key])
+            rate = optimizer.groups[0].get("initial_lr", optimizer.groups[0].get("lr"))
+            if options and isinstance(rate, int | float):
+                make = _either(_through_option(optimizer.kind, "lr", rate, float(f"{rate * data[key]:.3g}")), make)
+            yield _Edit(made, make)
         elif key in ("momentum", "eps", "decay_scale") and made is not None and len(optimizer.groups) == 1:
-            for name, _, after in settings(Intervention.from_json({key: data[key]}), optimizer):
-                yield _Edit(made, _setting(optimizer.kind, name, _literal(after)))
+            for name, before, after in settings(Intervention.from_json({key: data[key]}), optimizer):
+                make = _setting(optimizer.kind, name, _literal(after))
+                if options and isinstance(after, float):
+                    make = _either(_through_option(optimizer.kind, name, before, float(f"{after:.3g}")), make)
+                yield _Edit(made, make)
         elif key == "clip_norm" and stepped is not None:
             clip = f"torch.nn.utils.clip_grad_norm_({_PARAMETERS}, {_literal(data[key])})"
             yield _Edit(stepped, _beside_step(clip, before=True))
@@ -193,30 +202,52 @@ def _setting(kind: str, name: str, value: str) -> Callable[[_Source, int], bool]
     return make
 
 
-def _defaulting(option: str, value: object) -> Callable[[_Source, int], bool]:
-    """Another default of an option, where a single `add_argument` has it and a literal as its default."""
+def _either(*makes: Callable[[_Source, int], bool]) -> Callable[[_Source, int], bool]:
+    """The first of several ways that can be gone."""
+    return lambda source, line: any(make(source, line) for make in makes)
+
+
+def _through_option(kind: str, name: str, before: object, after: float) -> Callable[[_Source, int], bool]:
+    """An argument that is an option's value (`lr=args.lr`): the option's default, if that is what it was."""
 
     def make(source: _Source, line: int) -> bool:
-        calls = [
-            node
-            for node in ast.walk(source.tree)
-            if isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr == "add_argument"
-            and any(isinstance(a, ast.Constant) and a.value == option for a in node.args)
-        ]
-        if len(calls) != 1 or any(k.arg in (None, "action", "nargs") for k in calls[0].keywords):
+        call = source.call(kind, line)
+        value = None if call is None else _argument(call, name, 1 if name == "lr" else None)
+        if not isinstance(value, ast.Attribute):
             return False
-        before = _argument(calls[0], "default")
-        if before is None:
-            return source.add(calls[0], f"default={value!r}")
-        try:
-            known = ast.literal_eval(before)
-        except ValueError:
-            return False
-        return source.put(before, repr(str(value) if isinstance(known, str) else value))
+        names = dict.fromkeys(("--" + value.attr, "--" + value.attr.replace("_", "-")))
+        return any(_default(source, option, after, (before,)) for option in names)
 
     return make
+
+
+def _defaulting(option: str, value: object) -> Callable[[_Source, int], bool]:
+    """Another default of an option."""
+    return lambda source, line: _default(source, option, value)
+
+
+def _default(source: _Source, option: str, value: object, known: Sequence[object] = ()) -> bool:
+    """Another default where a single `add_argument` has the option and a literal as its default, one of `known`."""
+    calls = [
+        node
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "add_argument"
+        and any(isinstance(a, ast.Constant) and a.value == option for a in node.args)
+    ]
+    if len(calls) != 1 or any(k.arg in (None, "action", "nargs") for k in calls[0].keywords):
+        return False
+    before = _argument(calls[0], "default")
+    if before is None:
+        return not known and source.add(calls[0], f"default={value!r}")
+    try:
+        held = ast.literal_eval(before)
+    except ValueError:
+        return False
+    if known and held not in known:
+        return False
+    return source.put(before, repr(str(value) if isinstance(held, str) else value))
 
 
 def _beside_step(text: str, before: bool) -> Callable[[_Source, int], bool]:

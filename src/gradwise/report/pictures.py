@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from gradwise.figures import TEMPLATE
+from gradwise.figures import BLUE, TEMPLATE
 
 if TYPE_CHECKING:
     import optuna
@@ -20,6 +20,8 @@ Trial = Mapping[str, Any]
 _LEAST = 4
 # A picture of each parameter gets small beyond so many.
 _MOST = 8
+# From faint to plain on light and dark ground.
+_SHADES = [[0.0, "#b9d3e6"], [1.0, BLUE]]
 
 
 def pictures(report: Mapping[str, Any]) -> list[tuple[go.Figure, str]]:
@@ -64,12 +66,14 @@ def _made(done: Sequence[Trial], maximize: bool, target: str) -> Iterator[tuple[
     if len(varied) > 1:
         figure = _tried(lambda: _importances(study, target))
         if figure is not None:
-            yield _ours(figure), "How much of the differences between trials each parameter accounts for (PED-ANOVA)."
+            _ours(figure).update_xaxes(title_text="share of the differences").update_yaxes(title_text="")
+            yield figure, "How much of the differences between trials each parameter accounts for (PED-ANOVA)."
         figure = visualization.plot_parallel_coordinate(study, params=varied, target_name=target)
         figure = _ours(figure).update_layout(margin={"t": 48, "l": 56, "r": 56, "b": 40}, height=400)
         yield figure, "Every trial as a line through its settings; the darker, the better."
     shown = varied[:_MOST]
     figure = _ours(visualization.plot_slice(study, params=shown, target_name=target))
+    figure.update_traces(marker_colorscale=_SHADES, marker_line_width=0)
     if len(shown) > 1:
         figure.update_traces(marker_showscale=False)
     more = f" (of {len(varied)} parameters {_MOST} are shown)" if len(varied) > _MOST else ""
@@ -93,10 +97,9 @@ def _tried(make: Callable[[], go.Figure]) -> go.Figure | None:
 
 
 def _ours(figure: go.Figure) -> go.Figure:
-    axes = {"tickformat": None, "hoverformat": None}
     figure.update_layout(template=TEMPLATE, title=None, hovermode="closest")
-    figure.update_xaxes(**axes)
-    return figure
+    # Not whole numbers of steps, as on most of our axes.
+    return figure.update_xaxes(tickformat="", hoverformat="")
 
 
 def _study(done: Sequence[Trial], maximize: bool) -> optuna.Study:

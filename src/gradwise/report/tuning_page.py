@@ -41,7 +41,8 @@ def _body(command: str, report: Mapping[str, Any], figures: Figures) -> Iterator
     kind, pill = _PILLS.get(mark, ("sick", "✗ no value"))
     yield f'<header><span class="verdict {kind}">{pill}</span><h1><code>{escaped(command)}</code></h1>'
     yield f'<p class="soft">{" · ".join(map(escaped, _facts(report)))}</p></header>'
-    yield f'<p class="summary">{escaped(rest if mark in _PILLS else words)}</p>'
+    said = rest if mark in _PILLS else words
+    yield f'<p class="summary">{escaped(said[:1].upper() + said[1:])}</p>'
     yield from _pairs(report)
     winner = report["winner"]
     if winner is not None:
