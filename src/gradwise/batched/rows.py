@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradwise.batched.stack import BatchError
 from gradwise.optim.kernels import cpu, reference
-from gradwise.optim.kernels.formula import take_apart
+from gradwise.optim.kernels.formula import Formula, take_apart
 from gradwise.optim.kernels.reference import Around
 from gradwise.optim.optimizer import Optimizer
 from gradwise.optim.rules.rule import Rule
@@ -172,7 +172,7 @@ class _Group:
 
     def begin(self, rule: Rule, params: Sequence[Tensor]) -> None:
         """Make the states."""
-        self.formula = take_apart(rule, {s: bool(np.all(self.values[s])) for s in rule.static})
+        self.formula = _formula(rule, tuple((s, bool(np.all(self.values[s]))) for s in rule.static))
         present = rule.present({k: bool(np.all(v)) for k, v in self.values.items() if k in rule.static})
         rows = len(params[0])
         for state in rule.states:
@@ -283,6 +283,25 @@ def _compiled_step(
             group.scalars[k][name] = torch.as_tensor(value, dtype=torch.float64).expand(rows)
 
 
+_FORMULAS: dict[Any, Formula] = {}
+_KERNELS: dict[Any, cpu.Kernel] = {}
+
+
+def _formula(rule: Rule, static: tuple[tuple[str, bool], ...]) -> Formula:
+    """A rule taken apart, once and for all batches; its function is kept, so that no other gets its identity."""
+    key = (rule.update, static)
+    if key not in _FORMULAS:
+        _FORMULAS[key] = take_apart(rule, dict(static))
+    return _FORMULAS[key]
+
+
+def _kernel(rule: Rule, formula: Formula, dtype: torch.dtype) -> cpu.Kernel:
+    key = (rule.update, formula.text, dtype)
+    if key not in _KERNELS:
+        _KERNELS[key] = cpu.compiled(rule.name, formula, dtype)
+    return _KERNELS[key]
+
+
 def _job(rule: Rule, group: _Group, moved: Sequence[int], params: Sequence[Tensor]) -> _Job:
     formula, rows, dtype = group.formula, len(params[moved[0]]), params[moved[0]].dtype
     if any(params[k].dtype != dtype for k in moved):
@@ -290,7 +309,7 @@ def _job(rule: Rule, group: _Group, moved: Sequence[int], params: Sequence[Tenso
     sizes = [params[k][0].numel() for k in moved for _ in range(rows)]
     kept = [i for i, s in enumerate(group.states[moved[0]]) if s is not None]
     job = cpu.Job(sizes, 2 + len(kept), formula.count, dtype)
-    made = _Job(job, cpu.compiled(rule.name, formula, dtype))
+    made = _Job(job, _kernel(rule, formula, dtype))
     made.offsets = [np.arange(rows) * params[k][0].numel() * params[k].element_size() for k in moved]
 
     def addresses(of: Callable[[int], Tensor | None]) -> np.ndarray[Any, np.dtype[np.int64]]:
