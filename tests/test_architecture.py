@@ -43,7 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batched": {"schedules", "optim", "interventions", "search"},  # many trainings at once, as an engine of the search
     "tuner": {"search", "batched"},  # the search over a function in this very process
     # The experiments are built from everything below them.
-    "lab": EVIDENCE | {"optim", "regularization", "curvature", "diagnosis", "trials", "search", "figures", "finder"},
+    "lab": EVIDENCE
+    | {"optim", "regularization", "curvature", "diagnosis", "trials", "search", "curves", "figures"}
+    | {"session", "finder", "tuner"},
     "cli": EVIDENCE | {"diagnosis", "trials", "search", "figures", "report", "session", "lab", "__init__"},
     "__main__": {"cli"},
     "__init__": {
