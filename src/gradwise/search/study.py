@@ -335,8 +335,6 @@ class Study:
     def _refresh(self) -> None:
         """Read what is new, and take over from drivers that are gone. Reading is what a study on disk costs most."""
         self._spoke = time.monotonic()
-        self._notes = self._study.user_attrs
-        self._drivers.look(self._notes)
         self._flush()
         self._trials = self._read()
         if self._adopt():
@@ -353,10 +351,13 @@ class Study:
 
     def _adopt(self) -> bool:
         """Settle what drivers that are gone left under way; whether there was anything."""
+        known = {*self._open, *self._pending.results}
+        others = [t for t in self._trials if t.state.name == "RUNNING" and t.number not in known]
+        if others:
+            self._notes = self._study.user_attrs
+            self._drivers.look(self._notes)
         found = False
-        for trial in self._trials:
-            if trial.state.name != "RUNNING" or trial.number in self._open or trial.number in self._pending.results:
-                continue
+        for trial in others:
             run, result = trial.user_attrs.get("run"), trial.user_attrs.get("result")
             if run is None:
                 # Its driver died, or lost its connection, between asking and saying so.
