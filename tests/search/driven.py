@@ -29,7 +29,7 @@ def mark(words):
 def objective(config, seed, report):
     n = config["n"]
     mark(f"begin {n}")
-    report(1, -n)  # the best so far: it is never pruned
+    report(1, 0.0)  # as all others: it is never pruned
     if n == GIVEN["hangs"]:
         time.sleep(600)
     if n == GIVEN["kills"]:

@@ -94,11 +94,11 @@ class RayCluster:
 
     def use(self, work: Work) -> None:
         """Run this from now on."""
-        for worker in list(self._workers):
-            self._dismiss(worker)
-        self.work = work
+        self.work, self._digest = work, _hash_of(work)
         try:
             self._told = self._ray.put(work)
+            for worker in self._workers:
+                worker.begins = worker.actor.begin.remote(self._told, self._digest)
         except Exception as error:
             raise EngineError(f"what is to be run can't be sent to the cluster: {_line(error)}") from error
 
@@ -195,8 +195,8 @@ class RayCluster:
         share = self._share
         made = self._ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0)(_Maker)
         with _quietly():
-            actor = made.remote(self._told, self._board, self._uploaded, _version(), _hash_of(self.work))
-        worker = _Worker(actor, actor.begin.remote())
+            actor = made.remote(self._board, self._uploaded, _version())
+        worker = _Worker(actor, actor.begin.remote(self._told, self._digest))
         self._workers.append(worker)
         return worker
 
@@ -278,26 +278,25 @@ class _Board:
 class _Maker:
     """Makes runs, one at a time, on some machine of the cluster."""
 
-    def __init__(self, work: Work, board: Any, uploaded: bool, version: str, digest: str) -> None:
-        self._work, self._board = work, board
-        self._uploaded, self._version, self._digest = uploaded, version, digest
+    def __init__(self, board: Any, uploaded: bool, version: str) -> None:
+        self._board, self._uploaded, self._version = board, uploaded, version
         self._stack = contextlib.ExitStack()
         self._evaluate: Evaluate | None = None
 
-    def begin(self) -> str:
+    def begin(self, work: Work, digest: str) -> str:
         """Get ready; why that is not possible, "" where it is."""
         here = socket.gethostname()
         if self._version != _version():
             return f"{here} has gradwise {_version()}, this machine {self._version}: install the same on all"
-        work = self._work
         if isinstance(work, Task):
             if self._uploaded:
                 work = replace(work, target=replace(work.target, cwd=os.getcwd()))
-            missing = _missing(work, self._digest)
+            missing = _missing(work, digest)
             if missing:
                 more = "" if self._uploaded else ": share the folder, or have it copied with --upload"
                 return f"{here} {missing}{more}"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        self._stack.close()
         self._evaluate = self._stack.enter_context(work.begun(environment))
         return ""
 

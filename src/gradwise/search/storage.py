@@ -121,7 +121,7 @@ class Storage:
         from sqlalchemy import create_engine
 
         postgresql = url.get_backend_name() == "postgresql"
-        given: dict[str, Any] = {"pool_size": _CONNECTIONS, "max_overflow": 2, "pool_pre_ping": True}
+        given: dict[str, Any] = {"pool_size": _CONNECTIONS, "max_overflow": 2}
         given["connect_args"] = {k: v for k, v in _SERVER.items() if k not in url.query} if postgresql else {}
         self._engine = create_engine(url, **given)
         with self.alone("tables"):  # many drivers may begin at once, and each would make them

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -134,8 +135,9 @@ class Study:
             raise StudyError("a guess is one configuration: give each parameter one value, or take another method")
         self.space, self.name, self.on_words = space, name, on_words
         self.away, self._closed = "", False
-        self._open: dict[int, optuna.Trial] = {}
+        self._open: dict[int, optuna.Trial | None] = {}
         self._rows: dict[int, Row] = {}
+        self._ids: dict[int, int] = {}
         self._trials: list[optuna.trial.FrozenTrial] = []
         self._notes: dict[str, Any] = {}
         self._nameless: dict[int, float] = {}
@@ -208,14 +210,12 @@ class Study:
         Raises:
             AwayError: the database can't be reached just now.
         """
-        try:
-            with quietly(), reached(), self._storage.alone(self.name):
-                row = self._asked(most)
-        except AwayError as error:
-            self._is_away(error)
-            raise
-        self._is_back()
-        return row
+
+        def asked() -> Row | None:
+            with self._storage.alone(self.name):
+                return self._asked(most)
+
+        return self._once(asked)
 
     def _asked(self, most: int | None) -> Row | None:
         for _ in range(_REPEATS):
@@ -226,25 +226,23 @@ class Study:
                 listed = self._take()
                 if listed is None:
                     return None
-                self._study.enqueue_trial(_encoded(self.space, listed))
+                return self._claimed(listed)
             trial = self._study.ask()
             config = self.space.active(lambda p, trial=trial: _suggest(trial, p))  # type: ignore[misc]
             others = [r for r in self._rows.values() if r.config == config]
             if any(r.state == "running" for r in others):
                 # Somebody is at it: what comes of it will be known soon enough.
-                self._tell(trial.number, "FAIL", None)
+                self._tell(trial._trial_id, "FAIL", None)
                 continue
             same = next((r for r in others if r.ended), None)
             if same is not None:
                 # The same run would give the same: it is told again for the method's sake, and counts once.
                 done = same.state == "complete" and same.result is not None
                 level = same.result.level if done and same.result else None
-                self._tell(trial.number, "COMPLETE" if done else "FAIL", level)
+                self._tell(trial._trial_id, "COMPLETE" if done else "FAIL", level)
                 continue
             trial.set_user_attr("run", {"config": config, "driver": self._drivers.me})
-            self._open[trial.number] = trial
-            self._rows[trial.number] = Row(trial.number, config, "running")
-            return self._rows[trial.number]
+            return self._begun(trial.number, trial._trial_id, config)
         return None
 
     def guess(self, configs: Sequence[Configuration]) -> None:
@@ -259,15 +257,36 @@ class Study:
         with quietly():
             self._patiently(enqueue)
 
+    def _claimed(self, config: dict[str, Value]) -> Row:
+        """A trial of a configuration that is known beforehand, made and claimed in one go."""
+        from optuna.trial import TrialState, create_trial
+
+        encoded = _encoded(self.space, config)
+        template = create_trial(
+            state=TrialState.RUNNING, params=encoded, distributions=_distributions(self.space, encoded),
+            user_attrs={"run": {"config": config, "driver": self._drivers.me}},
+        )  # fmt: skip
+        template.datetime_start = datetime.now()
+        made = self._storage.optuna.create_new_trial(self._study._study_id, template_trial=template)
+        number = self._storage.optuna.get_trial_number_from_id(made)
+        return self._begun(number, made, config)
+
+    def _begun(self, number: int, trial: int, config: dict[str, Value]) -> Row:
+        self._open[number] = None
+        self._ids[number] = trial
+        self._rows[number] = Row(number, config, "running")
+        return self._rows[number]
+
     def report(self, number: int, k: int, value: float) -> bool:
         """Take the k-th value of a trial under way; whether to end it."""
         from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import Trial
 
         if self.method.pruning == "none":
             return False
-        trial = self._open[number]
         try:
             with quietly(), reached():
+                trial = self._open[number] = self._open[number] or Trial(self._study, self._ids[number])
                 trial.report(value, k)
                 return bool(trial.should_prune())
         except AwayError as error:
@@ -281,12 +300,10 @@ class Study:
         self._open.pop(number)
         config = self._rows[number].config
         try:
-            with quietly(), reached():
-                self._end(number, config, result)
-        except AwayError as error:
+            self._once(lambda: self._end(number, config, result))
+        except AwayError:
             self._pending.add(number, result)
             self._rows[number] = Row(number, config, _state(result), result)
-            self._is_away(error)
 
     def taken(self) -> list[int]:
         """Trials under way that another driver has taken over, thinking this one dead; they are its own no more."""
@@ -330,12 +347,10 @@ class Study:
     def _refresh(self) -> None:
         """Read what is new, and take over from drivers that are gone. Reading is what a study on disk costs most."""
         self._spoke = time.monotonic()
-        self._notes = self._study.user_attrs
-        self._drivers.look(self._notes)
         self._flush()
-        self._trials = self._study.get_trials(deepcopy=False)
+        self._trials = self._read()
         if self._adopt():
-            self._trials = self._study.get_trials(deepcopy=False)
+            self._trials = self._read()
         for trial in self._trials:
             known = self._rows.get(trial.number)
             if known is not None and known.ended:
@@ -348,10 +363,13 @@ class Study:
 
     def _adopt(self) -> bool:
         """Settle what drivers that are gone left under way; whether there was anything."""
+        known = {*self._open, *self._pending.results}
+        others = [t for t in self._trials if t.state.name == "RUNNING" and t.number not in known]
+        if others:
+            self._notes = self._study.user_attrs
+            self._drivers.look(self._notes)
         found = False
-        for trial in self._trials:
-            if trial.state.name != "RUNNING" or trial.number in self._open or trial.number in self._pending.results:
-                continue
+        for trial in others:
             run, result = trial.user_attrs.get("run"), trial.user_attrs.get("result")
             if run is None:
                 # Its driver died, or lost its connection, between asking and saying so.
@@ -359,7 +377,7 @@ class Study:
                 if time.monotonic() - since > self._drivers.patience:
                     if trial.system_attrs.get("fixed_params"):
                         self._study.enqueue_trial(trial.system_attrs["fixed_params"])
-                    self._tell(trial.number, "FAIL", None)
+                    self._tell(trial._trial_id, "FAIL", None)
                     found = True
             elif run["driver"] == self._drivers.me or self._drivers.gone(run["driver"], self._notes):
                 if result is None:
@@ -379,9 +397,9 @@ class Study:
             if state == "lost":
                 state = self._lose(number, config)
             elif state == "complete":
-                self._tell(number, "COMPLETE", result.level)
+                self._tell(self._ids[number], "COMPLETE", result.level)
             else:
-                self._tell(number, "PRUNED" if state == "pruned" else "FAIL", None)
+                self._tell(self._ids[number], "PRUNED" if state == "pruned" else "FAIL", None)
         except UpdateFinishedTrialError:
             # It has been told before, though that could not be confirmed; or another driver took the trial over.
             self._rows.pop(number, None)
@@ -395,27 +413,32 @@ class Study:
         if again:
             self._mark(number, "lost", True)
             self._study.enqueue_trial(_encoded(self.space, config))
-        self._tell(number, "FAIL", None)
+        self._tell(self._ids[number], "FAIL", None)
         return "lost" if again else "failed"
 
     def _flush(self) -> None:
         """Tell what could not be told before."""
         for number, result in list(self._pending.results.items()):
-            known = {t.number: t for t in self._study.get_trials(deepcopy=False)}
+            known = {t.number: t for t in self._read()}
             run = known[number].user_attrs.get("run") if number in known else None
             if run is not None:
                 self._end(number, run["config"], result)
             self._pending.told(number)
 
-    def _tell(self, number: int, state: str, value: float | None) -> None:
+    def _read(self) -> list[optuna.trial.FrozenTrial]:
+        trials = self._study.get_trials(deepcopy=False)
+        self._ids.update((t.number, t._trial_id) for t in trials if t.number not in self._ids)
+        return trials
+
+    def _tell(self, trial: int, state: str, value: float | None) -> None:
+        """What `optuna.Study.tell` does, which reads the trial three times over before."""
         import optuna
 
-        self._study.tell(number, value, optuna.trial.TrialState[state])
+        wanted = optuna.trial.TrialState[state]
+        self._storage.optuna.set_trial_state_values(trial, wanted, None if value is None else [value])
 
     def _mark(self, number: int, key: str, value: Any) -> None:
-        storage = self._storage.optuna
-        trial = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-        storage.set_trial_user_attr(trial, key, value)
+        self._storage.optuna.set_trial_user_attr(self._ids[number], key, value)
 
     def _write(self, key: str, value: Any) -> None:
         self._storage.optuna.set_study_user_attr(self._study._study_id, key, value)
@@ -424,14 +447,29 @@ class Study:
         """Do it as soon as the database can be reached."""
         while True:
             try:
+                return self._once(do)
+            except AwayError:
+                time.sleep(_AGAIN_IN)
+
+    def _once(self, do: Callable[[], Answer]) -> Answer:
+        """Do it, again with a new connection where one was lost.
+
+        Raises:
+            AwayError: the database can't be reached; that has been said.
+        """
+        try:
+            try:
                 with quietly(), reached():
                     answer = do()
-            except AwayError as error:
-                self._is_away(error)
-                time.sleep(_AGAIN_IN)
-            else:
-                self._is_back()
-                return answer
+            except AwayError:
+                self._storage.rest()
+                with quietly(), reached():
+                    answer = do()
+        except AwayError as error:
+            self._is_away(error)
+            raise
+        self._is_back()
+        return answer
 
     def _is_away(self, error: AwayError) -> None:
         self._drivers.forget()
@@ -490,6 +528,17 @@ def _within(trial: optuna.Trial, name: str, span: Range) -> Value:
     if span.whole:
         return trial.suggest_int(name, int(span.low), int(span.high), log=span.log)
     return trial.suggest_float(name, span.low, span.high, log=span.log)
+
+
+def _distributions(space: Space, encoded: Mapping[str, Value]) -> dict[str, optuna.distributions.BaseDistribution]:
+    """Those that `_suggest` would use for these parts."""
+    import optuna
+
+    study = optuna.create_study()
+    study.enqueue_trial(dict(encoded))
+    trial = study.ask()
+    space.active(lambda p: _suggest(trial, p))
+    return trial.distributions
 
 
 def _encoded(space: Space, config: Configuration) -> dict[str, Value]:

@@ -19,6 +19,8 @@ from gradwise.search.worker import Line
 
 # Seconds for a worker that was told to end, in which to do so.
 _PATIENCE = 5.0
+# Seconds for one to begin at all.
+_START_UP = 120.0
 _ASLEEP = 0.2
 
 
@@ -92,7 +94,8 @@ class LocalProcesses:
                     return job, result
             now = time.monotonic()
             for worker in self._workers:
-                if worker.job is not None and now - worker.began > self.work.patience:
+                late = self.work.patience + (0.0 if worker.ready else _START_UP)
+                if worker.job is not None and now - worker.began > late:
                     return self._over(worker, self.work.overdue())
             self._on_tick()
             if until is not None and time.monotonic() >= until:
@@ -116,7 +119,7 @@ class LocalProcesses:
         if "failed" in heard and not worker.ready:
             raise EngineError(f"a worker process could not begin: {heard['failed']}")
         if "ready" in heard:
-            worker.ready = True
+            worker.ready, worker.began = True, time.monotonic()
         if "value" in heard:
             assert worker.job is not None
             k, value = heard["value"]
