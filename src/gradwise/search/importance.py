@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gradwise.search.domains import Domain, Range, SpaceError, Value
-from gradwise.search.study import quietly
+from gradwise.search.storage import quietly
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
