@@ -245,5 +245,5 @@ EXPERIMENT = Experiment(
     tables=_tables,
     figures=_figures,
     data=("california", "fashion_mnist"),
-    minutes=(0.2, 5),
+    minutes=(0.2, 3),
 )

@@ -245,5 +245,5 @@ EXPERIMENT = Experiment(
     tables=_tables,
     figures=_figures,
     data=("fashion_mnist",),
-    minutes=(0.2, 8),
+    minutes=(0.2, 2),
 )

@@ -191,5 +191,5 @@ EXPERIMENT = Experiment(
     tables=_tables,
     figures=_figures,
     data=("california", "fashion_mnist"),
-    minutes=(0.2, 10),
+    minutes=(0.2, 3),
 )

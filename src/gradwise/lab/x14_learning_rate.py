@@ -355,5 +355,5 @@ EXPERIMENT = Experiment(
     tables=_tables,
     figures=_figures,
     data=("fashion_mnist",),
-    minutes=(0.2, 15),
+    minutes=(0.3, 5),
 )

@@ -219,5 +219,5 @@ EXPERIMENT = Experiment(
     tables=_tables,
     figures=_figures,
     data=("california", "fashion_mnist"),
-    minutes=(0.3, 15),
+    minutes=(0.2, 4),
 )
