@@ -34,7 +34,7 @@ def test_a_race_gives_a_table_a_page_a_gif_and_json(tmp_path: Path) -> None:
 def test_a_function_of_ones_own_and_the_list(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.write("mine.py", "def bowl(x, y):\n    return (x - 1) ** 2 + y**2\n")
-    words = "race mine.py:bowl --rules sgd --lr sgd=0.3 --start 0,0 --view=-2,2,-1,1 --steps 20"
+    words = "race mine.py:bowl --rules sgd --lr sgd=0.3 --start 0,0 --view -2,2,-1,1 --steps 20"
     done = place.run(*words.split())
     assert done.returncode == 0, done.stderr
     assert "20 steps from 0, 0" in done.stdout
