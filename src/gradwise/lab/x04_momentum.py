@@ -43,7 +43,7 @@ NEAR = 0.05  # of the same way: so near to the best minimum is in it
 
 def cells(quick: bool) -> list[Cell]:
     """Three constructed places, two in real networks."""
-    rows, starts, find = (400, 8, 200) if quick else (ALL, 48, 1000)
+    rows, starts, find = (200, 8, 120) if quick else (ALL, 48, 1000)
     return [
         Cell("plateau", {"part": "plateau"}),
         Cell("saddle", {"part": "saddle"}),
@@ -295,7 +295,7 @@ def figures(runs: Runs) -> dict[str, go.Figure]:
 
 
 def _setup(quick: bool) -> str:
-    landscapes, nets, rows = (100, 8, "400 rows of ") if quick else (300, 48, "")
+    landscapes, nets, rows = (100, 8, "200 rows of ") if quick else (300, 48, "")
     return (
         "Descent, momentum that adds up gradients (D1) and momentum that averages them (D4), "
         f"μ = {MU:g}, all at the same rate. Plateau: slope 1, flat for a width, slope 1 again, rate {RATE:g}. Saddle: "
