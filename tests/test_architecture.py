@@ -42,7 +42,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finder": EVIDENCE | {"diagnosis", "search"},  # the range test in the process that trains
     "tuner": {"search"},  # the search over a function in this very process
     # The experiments are built from everything below them.
-    "lab": EVIDENCE | {"optim", "regularization", "curvature", "diagnosis", "trials", "search", "figures", "finder"},
+    "lab": EVIDENCE
+    | {"optim", "regularization", "curvature", "diagnosis", "trials", "search", "curves", "figures"}
+    | {"session", "finder", "tuner"},
     "cli": EVIDENCE | {"diagnosis", "trials", "search", "figures", "report", "session", "lab", "__init__"},
     "__main__": {"cli"},
     "__init__": {

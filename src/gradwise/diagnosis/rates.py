@@ -91,7 +91,7 @@ def too_low(e: Evidence) -> Hypothesis | None:
     if c.losses.min() >= 0 and c.end < _ARRIVED * c.start:
         return None  # a loss that has come down to next to nothing has nothing to gain from a higher rate
     hardly_moved = e.travel < 0.02
-    if c.learned < LEARNED:
+    if max(c.learned, c.came_down) < LEARNED:
         if not (hardly_moved and sloped and c.spike <= max(c.fall, 8 * float(np.median(c.noise)))):
             return None
         confidence = 0.9 if e.travel < 0.005 else 0.7

@@ -91,6 +91,7 @@ def fit(
     each_epoch: Callable[[int, History], bool | None] | None = None,
     history: History | None = None,
     keep_losses: bool = True,
+    drop_last: bool = False,
 ) -> History:
     """Train; what was seen comes back. Stops by itself when the loss is no longer finite.
 
@@ -114,18 +115,19 @@ def fit(
         each_epoch: called with the number of epochs done and the history; returning True stops.
         history: of the epochs before, to go on from.
         keep_losses: whether `History.losses` gets each step's loss.
+        drop_last: leave out the rows of an epoch that make no whole batch.
     """
     loss = loss or loss_of(train)
     history = history or History()
     rows, take = len(train), _taking(train.x)
-    per_epoch = math.ceil(rows / batch)
+    per_epoch = rows // batch if drop_last else math.ceil(rows / batch)
     last = steps if steps is not None else (epochs or 0) * per_epoch
     model.train()
     while history.steps < last:
         epoch = history.steps // per_epoch
         order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
         total = count = 0.0
-        for chosen in torch.split(order, batch)[: last - history.steps]:
+        for chosen in torch.split(order, batch)[: min(per_epoch, last - history.steps)]:
             x, y = take(chosen), train.y[chosen]
             optimizer.zero_grad()
             value = loss(model(augment(x) if augment else x), y)

@@ -119,7 +119,7 @@ class Study:
         self._open: dict[int, optuna.Trial] = {}
         self._rows: dict[int, Row] = {}
         self._waiting = 0
-        with _quietly(), _explained(url):
+        with quietly(), _explained(url):
             import optuna
 
             storage = _storage(url)
@@ -132,7 +132,7 @@ class Study:
     def use(self, method: Method) -> None:
         """Go on by this method."""
         self.method = method
-        with _quietly():
+        with quietly():
             self._study.sampler = _sampler(method, len(self._study.get_trials(deepcopy=False)))
             self._study.pruner = _pruner(method)
         self._list = self._listed()
@@ -167,14 +167,14 @@ class Study:
 
     def note(self, key: str, value: Any) -> None:
         """Keep something with the study (JSON)."""
-        with _quietly():
+        with quietly():
             self._study.set_user_attr(key, value)
 
     # what comes
 
     def ask(self) -> Row | None:
         """The next trial; None where there is nothing new to try."""
-        with _quietly():
+        with quietly():
             for _ in range(_REPEATS):
                 self._refresh()
                 if self._list is not None and not self._waiting:
@@ -206,7 +206,7 @@ class Study:
     def report(self, number: int, k: int, value: float) -> bool:
         """Take the k-th value of a trial under way; whether to end it."""
         trial = self._open[number]
-        with _quietly():
+        with quietly():
             trial.report(value, k)
             return trial.should_prune()
 
@@ -214,7 +214,7 @@ class Study:
         """Take a trial's result."""
         trial, config = self._open.pop(number), self._rows[number].config
         state = "failed" if result.problem else "pruned" if result.pruned else "complete"
-        with _quietly():
+        with quietly():
             trial.set_user_attr("result", result.to_json())
             if result.lost:
                 state = self._lose(number, config)
@@ -226,7 +226,7 @@ class Study:
 
     def close(self) -> None:
         """What is still open will be run again by whoever opens the study next."""
-        with _quietly():
+        with quietly():
             for number in self._open:
                 self._lose(number, self._rows[number].config)
             self._open.clear()
@@ -383,7 +383,7 @@ def _storage(url: str | None) -> optuna.storages.BaseStorage:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without what Optuna says of its experimental parts and of each trial."""
     import optuna
 
