@@ -228,7 +228,7 @@ def _over_plateau(runs: Runs, rule: str) -> Statement:
     return Statement(
         f"Over a plateau ({rule}): it crosses a flat stretch of up to {ours:.2g}, descent of {theirs:.2g}",
         ours > theirs,
-        f"as far as its speed carries, {ours:.2g} at rate {RATE:g} and slope 1",
+        f"as far as its speed carries, at rate {RATE:g} and slope 1 that far" if ours > theirs else "",
     )
 
 
@@ -238,8 +238,16 @@ def _from_saddles(runs: Runs, rule: str) -> list[Statement]:
     on = any(m[f"{rule}, on"] is not None for m in runs["saddle of a net"].values())
     rest = "" if ridge or on else "not from right on it, where there is no slope to roll down"
     return [
-        Statement(f"Away from a saddle ({rule}): {_times(made)} as fast as descent", made.above_zero, rest),
-        Statement(f"Away from a net's saddle ({rule}): {_times(net)} as fast as descent", net.above_zero, rest),
+        Statement(
+            f"Away from a saddle ({rule}): {_times(made)} as fast as descent",
+            made.above_zero,
+            rest if made.above_zero else "",
+        ),
+        Statement(
+            f"Away from a net's saddle ({rule}): {_times(net)} as fast as descent",
+            net.above_zero,
+            rest if net.above_zero else "",
+        ),
     ]
 
 
