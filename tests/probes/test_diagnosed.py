@@ -396,8 +396,8 @@ def test_a_flat_valley_that_is_followed_in_steps_all_paid_is_worth_a_higher_rate
 
 def test_single_rows_whose_loss_is_nearly_all_noise_are_suspected() -> None:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(600, 6, generator=generator)
-    y = x[:, :1] + 5 * torch.randn(600, 1, generator=generator)
+    x = torch.randn(1200, 6, generator=generator)
+    y = x[:, :1] + 8 * torch.randn(1200, 1, generator=generator)
     model = mlp(6, 1)
     result = diagnosed(lambda: fit(model, sgd(model, 0.003), (x, y), epochs=1, batch=1, loss=squares))
     assert "noisy-small-batch" in ids(result, 0.3)
