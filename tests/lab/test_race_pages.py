@@ -48,6 +48,7 @@ JSON.stringify([...document.querySelectorAll('.figure')][0].data
     .filter(t => t.mode == 'markers' && t.legendgroup && t.showlegend).map(t => [t.name, t.x[0], t.y[0]]))
 """
 STEP = "document.querySelectorAll('.figure')[0].querySelector('.slider-label').textContent"
+RELIEF = "document.querySelectorAll('.figure')[0].querySelectorAll('.contourlayer path').length"
 # Where the k-th head drawn lies within its figure.
 SEEN = """
 (() => { const f = document.querySelectorAll('.figure')[0], a = f.getBoundingClientRect();
@@ -76,6 +77,7 @@ def test_the_animation_plays_in_a_browser(page: Page, over: Race) -> None:
     assert all(place == pytest.approx(over.surface.start, abs=1e-3) for place in start.values())
     drawn = page.value("document.querySelectorAll('.figure')[0].querySelectorAll('.scatterlayer .points path').length")
     assert drawn >= 2 * len(start), "a head in each panel"
+    relief_before = page.value(RELIEF)
     before = [page.value(SEEN % k) for k in range(drawn)]
 
     press(page, "Play")
@@ -86,6 +88,7 @@ def test_the_animation_plays_in_a_browser(page: Page, over: Race) -> None:
         assert ends[lane.rule] == pytest.approx(lane.path[0, -1].tolist(), abs=1e-3)
     after = [page.value(SEEN % k) for k in range(drawn)]
     assert sum(a != b for a, b in zip(before, after, strict=True)) >= 2 * len(start), "what is drawn has moved as well"
+    assert page.value(RELIEF) == relief_before > 10, "the map is still there"
     press(page, "Pause")
     assert page.errors == []
 
