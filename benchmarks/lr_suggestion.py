@@ -25,6 +25,7 @@ from lr_tasks import RULES, STEPS, TASKS, Task, hessian, train  # type: ignore[i
 from numpy.typing import NDArray
 
 from gradwise import optim
+from gradwise.recording.recording import Series
 from gradwise.schedules import Schedule
 from gradwise.search.rates import Budget, Run, range_test
 
@@ -49,7 +50,7 @@ def compute_grid() -> None:
             places = np.arange(round(8 * low), round(8 * high) + 1) / 8
             rates = torch.tensor(10 ** np.repeat(places, GRID_SEEDS), dtype=torch.float32)
             seeds = list(range(GRID_SEEDS)) * len(places)
-            _, final = train(task, rule, seeds, rates[:, None].expand(-1, STEPS), record=False)
+            _, final, _ = train(task, rule, seeds, rates[:, None].expand(-1, STEPS), record=False)
             table = [
                 [float(f"{v:.6g}") if np.isfinite(v) else None for v in row] for row in final.reshape(-1, GRID_SEEDS)
             ]
@@ -88,15 +89,18 @@ class Truth:
 
 
 class BatchTrack:
-    """Trains a task for `range_test`."""
+    """Trains a task for `range_test`; `validate` says whether it is evaluated after each epoch."""
 
-    def __init__(self, task: Task, rule: str, seed: int) -> None:
+    def __init__(self, task: Task, rule: str, seed: int, validate: bool = False) -> None:
         self.task, self.rule, self.seed = task, rule, seed
+        self.epoch = len(task.data()[0]) // task.batch if validate else 0
 
     def run(self, lr: Schedule, steps: int, what: str) -> Run:
         """One run from the start."""
-        losses = trained(self.task, self.rule, self.seed, lr(np.arange(steps)))
-        return Run(losses, False, MOMENTA[self.rule])
+        rates = torch.tensor(lr(np.arange(steps)), dtype=torch.float32)[None]
+        losses, _, held = train(self.task, self.rule, [self.seed], rates, every=self.epoch)
+        at = self.epoch * np.arange(1, held.shape[1] + 1)
+        return Run(losses[0].astype(np.float64), False, MOMENTA[self.rule], Series(at, held[0].astype(np.float64)))
 
 
 def trained(task: Task, rule: str, seed: int, rates: Floats) -> Floats:
@@ -204,7 +208,7 @@ def main() -> None:
 def lost(task: Task, rule: str, seeds: list[int], rates: list[float], truth: Truth) -> str:
     """What training at the suggestions loses against the best."""
     usable = torch.tensor(np.nan_to_num(rates, nan=1e-12), dtype=torch.float32)
-    _, final = train(task, rule, seeds, usable[:, None].expand(-1, STEPS), record=False)
+    _, final, _ = train(task, rule, seeds, usable[:, None].expand(-1, STEPS), record=False)
     begun = float(task.held_out(task.start([0]))[0])
     diverged = int(np.sum(~(final < begun + truth.spread)))
     words = f"{np.median(final - truth.loss) / truth.spread:+.1f} sd"

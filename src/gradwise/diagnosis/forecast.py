@@ -29,16 +29,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
 
 import numpy as np
 
-from gradwise.recording.recording import Floats
+from gradwise.diagnosis.response import Response
+from gradwise.recording.recording import Floats, Series
 
 # The first fifth of each run is the start's own affair: sharp directions collapse, averages of gradients fill.
 _BEGINNING = 0.2
 # p from slower than a random walk's to nearly exponential; s₀ from a thousandth of the longest path to several of it.
 _POWERS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 _SCALES = 10.0 ** np.arange(-3.5, 0.51, 0.25)
+# s₁, in longest paths: from which length on fitting the rows themselves costs.
+_RISES = (1e-3, 1e-1, 10.0)
+# Losses are averaged in so many blocks; so many evaluations of validation are enough to go by.
+_BLOCKS, _EVALUATIONS = 24, 2
 # Rates are told apart no finer than this, in decades (15 %).
 _GRID = 1 / 16
 # Below this momentum the swing is over within the beginning that is left out.
@@ -47,6 +54,9 @@ _SWINGS = 0.5
 _AS_GOOD = 0.02
 # A run is lost when it ends higher than it began by so many times its scatter, that of the one loss it began with.
 _SURE = 2.0
+
+
+TRAINED, VALIDATED = "training loss", "validation loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,7 @@ class Forecast:
         best: where the forecast loss is lowest: what to try next.
         horizon: the steps it is for.
         lost: the rates at which the loss rose or ceased to be finite.
+        metric: what was forecast, `TRAINED` or `VALIDATED`.
     """
 
     rate: float
@@ -69,6 +80,7 @@ class Forecast:
     best: float
     horizon: int
     lost: tuple[float, ...] = ()
+    metric: str = TRAINED
 
 
 def is_lost(losses: Floats) -> bool:
@@ -81,7 +93,11 @@ def is_lost(losses: Floats) -> bool:
 
 
 def forecast(
-    curves: Mapping[float, Floats], horizon: int, momentum: float = 0.0, above: float = 0.0
+    curves: Mapping[float, Floats],
+    horizon: int,
+    momentum: float = 0.0,
+    above: float = 0.0,
+    validation: Mapping[float, Series] | None = None,
 ) -> Forecast | None:
     """The best rate for a run of `horizon` steps.
 
@@ -107,15 +123,16 @@ def forecast(
     if len(held) < 2 or length < 2:
         return None
     rates = np.array(list(held))
-    fit = _fit(rates, np.array([losses[:length] for losses in held.values()], np.float64), momentum)
+    seen = _seen(held, validation or {}, length)
+    fit = _fit(rates, seen, length, momentum)
     top = np.log10(rates[-1]) + above
     if lost:
         top = min(top, max(np.log10(rates[-1]), np.log10(min(lost)) - 2 * _GRID))
     places = np.arange(top, np.log10(rates[0]) - max(above, 4 * _GRID) - 1e-9, -_GRID)[::-1]
     losses = fit.at(10**places, horizon)
     best = int(np.argmin(losses))
-    begun = float(fit.at(10 ** places[best : best + 1], int(_BEGINNING * length))[0])
-    enough = float(losses[best]) + max(_AS_GOOD * (begun - float(losses[best])), fit.error)
+    fall = fit.ahead(float(10 ** places[best]), int(_BEGINNING * length), horizon)
+    enough = float(losses[best]) + max(_AS_GOOD * fall, fit.error)
     good = losses <= enough
     low, high = best, best
     while low > 0 and good[low - 1]:
@@ -123,24 +140,69 @@ def forecast(
     while high < len(good) - 1 and good[high + 1]:
         high += 1
     ends = float(10 ** places[low]), float(10 ** places[high])
-    return Forecast(float(np.sqrt(ends[0] * ends[1])), *ends, float(10 ** places[best]), horizon, lost)
+    return Forecast(float(np.sqrt(ends[0] * ends[1])), *ends, float(10 ** places[best]), horizon, lost,
+                    TRAINED if seen.common else VALIDATED)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is fitted: (runs, times) each; `weight` is one over the variance up to a factor, 0 where nothing is known.
+
+    `common` says that what all runs have at a time is the batches', and only differences count; else one constant is
+    taken off.
+    """
+
+    times: Floats
+    values: Floats
+    common: bool
+
+    def free(self, values: Floats) -> Floats:
+        """Without what is common to the runs at each time, or without the mean; of any (…, runs, times)."""
+        return np.asarray(values - values.mean(-2 if self.common else (-2, -1), keepdims=True))
+
+
+def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], length: int) -> _Seen:
+    """Validation losses where each run has enough at the same steps, else training losses in blocks."""
+    skip = int(_BEGINNING * length)
+    judged = [validation[rate] for rate in held if rate in validation]
+    if len(judged) == len(held):
+        steps = np.array(sorted(set.intersection(*(set(s.steps.tolist()) for s in judged))), np.int64)
+        steps = steps[(steps >= skip) & (steps <= length)]
+        values = np.array([s.values[np.searchsorted(s.steps, steps)] for s in judged], np.float64)
+        if len(steps) >= _EVALUATIONS and np.isfinite(values).all():
+            return _Seen(steps.astype(np.float64), values, False)
+    blocks = np.array_split(np.arange(skip, length), min(_BLOCKS, length - skip))
+    times = np.array([b.mean() for b in blocks])
+    return _Seen(times, np.array([[y[b].mean() for b in blocks] for y in held.values()], np.float64), True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """A and ν, s₀ and p; `error` is the standard error of a run's mean loss over its last quarter."""
+    """A and ν, s₀ and p, and C and s₁; `error` is the standard error of a run's mean over its last quarter."""
 
     falling: float
     noise: float
+    rising: float
     scale: float
     power: float
+    fits: float
     momentum: float
     error: float
 
+    def _shares(self, rates: Floats, steps: int) -> tuple[Floats, Floats]:
+        left, noise = Response(np.array([float(steps)]), self.momentum)(rates, self.scale, np.array([self.power]))
+        return left[0, :, 0], noise[0, :, 0]
+
     def at(self, rates: Floats, steps: int) -> Floats:
         """L − L∞ after so many steps."""
-        left = _left(rates, _effective(np.array([steps]), self.momentum)[0], self.scale, self.power)
-        return self.falling * left + self.noise * rates * (1 - left)
+        left, noise = self._shares(rates, steps)
+        path = rates * _effective(np.array([float(steps)]), self.momentum)[0]
+        return self.falling * left + self.noise * rates * noise + self.rising * np.log1p(path / self.fits)
+
+    def ahead(self, rate: float, begun: int, steps: int) -> float:
+        """The fall that is left to make from one step to another."""
+        one = np.array([rate])
+        return self.falling * float(self._shares(one, begun)[0][0] - self._shares(one, steps)[0][0])
 
 
 def _effective(t: Floats, momentum: float) -> Floats:
@@ -148,61 +210,83 @@ def _effective(t: Floats, momentum: float) -> Floats:
     return np.asarray(t - momentum * (1 - momentum**t) / (1 - momentum)) if 0 < momentum < 1 else np.asarray(t)
 
 
-def _left(rates: Floats, steps: Floats, scale: float, power: float) -> Floats:
-    return np.asarray((1 + rates * steps / scale) ** -power)
+def _fit(rates: Floats, seen: _Seen, length: int, momentum: float) -> _Fit:
+    """Least squares, twice where runs swing: what a swing leaves unexplained dies away as μᵗ, and weighs so."""
+    even = np.ones(len(seen.times))
+    fit, misses = _search(rates, seen, length, momentum, even)
+    if momentum > _SWINGS and len(seen.times) > 2:
+        squares = np.mean(misses**2, 0)
+        dying = np.stack([np.ones_like(even), momentum ** (2 * seen.times)])
+        # relative errors, so that the late, small ones count as much as the early ones
+        size = np.maximum(squares, 1e-3 * squares.mean())
+        found, _ = _positive((dying / size) @ (dying / size).T, (dying / size) @ (squares / size))
+        variance = found @ dying
+        if (variance > 0).all():
+            fit, misses = _search(rates, seen, length, momentum, np.sqrt(variance.min() / variance))
+    return fit
 
 
-def _fit(rates: Floats, losses: Floats, momentum: float) -> _Fit:
-    """Least squares of the differences between runs: linear in A, ν and the swings, by search over s₀ and p."""
-    runs, steps = losses.shape
-    skip = int(_BEGINNING * steps)
-    t = np.arange(skip, steps)
-    losses = losses[:, skip:]
-    paths = _effective(t.astype(np.float64), momentum)
-    swings = []
-    if momentum > _SWINGS:
-        for k in range(runs - 1):
-            swing = np.zeros_like(losses)
-            swing[k] = momentum**t
-            swings.append(_between(swing))
-    basis = np.linalg.qr(np.array(swings).T)[0] if swings else np.empty((losses.size, 0))
+def _search(
+    rates: Floats, seen: _Seen, length: int, momentum: float, weights: Floats
+) -> tuple[_Fit, Floats]:
+    """Linear in A, ν and C, none of them below zero, by search over s₀, p and s₁; and what it misses."""
+    runs = len(rates)
+    response = Response(seen.times, momentum)
+    paths = rates[:, None] * _effective(seen.times, momentum)
 
-    def seen(values: Floats) -> Floats:
-        flat = _between(values)
-        return np.asarray(flat - basis @ (basis.T @ flat))
+    def free(values: Floats) -> Floats:
+        return np.asarray((seen.free(values) * weights).reshape(*values.shape[:-2], -1))
 
-    wanted = seen(losses)
-    best: tuple[float, float, float, Floats] = (np.inf, 1.0, 1.0, np.zeros(2))
-    end = np.zeros((runs, 1))
-    for scale in rates[-1] * steps * _SCALES:
-        for power in _POWERS:
-            left = _left(rates[:, None], paths, scale, power)
-            columns = np.stack([seen(left), seen(rates[:, None] * (1 - left))])
-            found = _positive(columns @ columns.T, columns @ wanted)
-            misses = wanted - found @ columns
-            rest = float(misses @ misses)
-            if rest < best[0]:
-                best = rest, float(scale), power, found
-                end = misses.reshape(runs, len(t))[:, -max(1, len(t) // 4) :]
+    wanted = free(seen.values)
+    powers = np.array(_POWERS)
+    best: tuple[float, float, float, float, Floats] = (np.inf, 1.0, 1.0, 1.0, np.zeros(3))
+    misses = wanted
+    longest = float(rates[-1]) * length
+    risings = (longest * np.array(_RISES)) if not seen.common else np.ones(1)
+    swing = free(np.broadcast_to(momentum**seen.times, paths.shape))
+    for scale in longest * _SCALES:
+        left, noise = response(rates, float(scale), powers)
+        lefts, noises = free(left), free(rates[:, None] * noise)
+        for k, power in enumerate(powers):
+            for fits in risings:
+                columns = [lefts[k], noises[k]]
+                if not seen.common:
+                    columns.append(free(np.log1p(paths / fits)))
+                    if momentum > _SWINGS:
+                        columns.append(swing)
+                table = np.stack(columns)
+                found, rest = _positive(table @ table.T, table @ wanted)
+                if rest < best[0]:
+                    best = rest, float(scale), float(power), float(fits), found
+                    misses = wanted - found @ table
+    misses = misses.reshape(runs, -1) / weights
+    end = misses[:, -max(1, len(seen.times) // 4) :]
     # What the fit misses at the runs' ends is what it can't know of them; early misses are of another phase.
     error = np.sqrt(np.mean(end**2) * runs / (runs - 1) / end.shape[1])
-    return _Fit(float(best[3][0]), float(best[3][1]), best[1], best[2], momentum, float(error))
+    a, v, *c = best[4]
+    fit = _Fit(float(a), float(v), float(c[0]) if c else 0.0, best[1], best[2], best[3], momentum, float(error))
+    return fit, misses
 
 
-def _between(values: Floats) -> Floats:
-    """What differs between the runs at each step."""
-    return np.asarray((values - values.mean(0)).ravel())
+def _positive(products: Floats, target: Floats) -> tuple[Floats, float]:
+    """The least-squares solution of which nothing is below zero, and the squares it leaves, up to a constant."""
+    count = len(target)
+    best, rest = np.zeros(count), 0.0
+    scale = np.sqrt(np.maximum(np.diag(products), 1e-300))
+    products, target = products / np.outer(scale, scale), target / scale
+    for chosen in _subsets(count):
+        part = products[np.ix_(chosen, chosen)]
+        if len(chosen) > 1 and np.linalg.det(part) < 1e-10:
+            continue
+        found = np.linalg.solve(part, target[chosen])
+        left = -float(found @ target[chosen])
+        if (found >= 0).all() and left < rest:
+            rest = left
+            best = np.zeros(count)
+            best[chosen] = found
+    return best / scale, rest
 
 
-def _positive(products: Floats, target: Floats) -> Floats:
-    """The least-squares solution for two columns, neither coefficient below zero: loss falls, and noise adds to it."""
-    size = np.maximum(np.diag(products), 1e-300)
-    determinant = float(products[0, 0] * products[1, 1] - products[0, 1] ** 2)
-    if determinant > 1e-12 * size[0] * size[1]:
-        both = np.array([products[1, 1] * target[0] - products[0, 1] * target[1],
-                         products[0, 0] * target[1] - products[0, 1] * target[0]]) / determinant  # fmt: skip
-        if (both >= 0).all():
-            return both
-    alone = np.maximum(target / size, 0.0)
-    gains = alone * target
-    return np.array([alone[0], 0.0]) if gains[0] >= gains[1] else np.array([0.0, alone[1]])
+@cache
+def _subsets(count: int) -> list[list[int]]:
+    return [list(c) for n in range(1, count + 1) for c in combinations(range(count), n)]
