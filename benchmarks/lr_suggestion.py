@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from lr_tasks import RULES, STEPS, TASKS, Task, hessian, train  # type: ignore[i
 from numpy.typing import NDArray
 
 from gradwise import optim
-from gradwise.recording.recording import Series
+from gradwise.diagnosis.suggestion import Suggestion
+from gradwise.recording.recording import EMPTY, Series
 from gradwise.schedules import Schedule
 from gradwise.search.rates import Budget, Run, range_test
 
@@ -89,18 +91,74 @@ class Truth:
 
 
 class BatchTrack:
-    """Trains a task for `range_test`; `validate` says whether it is evaluated after each epoch."""
+    """The range test's runs of one seed: asks for them, and waits until all seeds have asked."""
 
-    def __init__(self, task: Task, rule: str, seed: int, validate: bool = False) -> None:
-        self.task, self.rule, self.seed = task, rule, seed
-        self.epoch = len(task.data()[0]) // task.batch if validate else 0
+    def __init__(self, momentum: float) -> None:
+        self.momentum = momentum
+        self.asked: tuple[Schedule, int] | None = None
+        self.made: Run | None = None
+        self.turn = threading.Semaphore(0)
+        self.waits = threading.Semaphore(0)
+        self.found: Suggestion | None = None
+        self.failed: Exception | None = None
 
     def run(self, lr: Schedule, steps: int, what: str) -> Run:
         """One run from the start."""
-        rates = torch.tensor(lr(np.arange(steps)), dtype=torch.float32)[None]
-        losses, _, held = train(self.task, self.rule, [self.seed], rates, every=self.epoch)
-        at = self.epoch * np.arange(1, held.shape[1] + 1)
-        return Run(losses[0].astype(np.float64), False, MOMENTA[self.rule], Series(at, held[0].astype(np.float64)))
+        self.asked = lr, steps
+        self.waits.release()
+        self.turn.acquire()
+        assert self.made is not None
+        return self.made
+
+    def search(self) -> None:
+        """The whole range test, in a thread of its own."""
+        try:
+            self.found = range_test(self, Budget(horizon=STEPS))
+        except Exception as error:
+            self.failed = error
+        self.asked = None
+        self.waits.release()
+
+
+def suggestions(task: Task, rule: str, seeds: list[int], validate: bool) -> list[Suggestion]:
+    """`range_test` for each seed; runs that are asked for at the same time are trained together.
+
+    Args:
+        task: what to train.
+        rule: how.
+        seeds: of the parameters and of the batches.
+        validate: whether the held-out loss is taken after each epoch, as a script that validates does.
+    """
+    epoch = len(task.data()[0]) // task.batch if validate else 0
+    tracks = [BatchTrack(MOMENTA[rule]) for _ in seeds]
+    for track in tracks:
+        threading.Thread(target=track.search, daemon=True).start()
+    running = list(zip(tracks, seeds, strict=True))
+    while running:
+        for track, _ in running:
+            track.waits.acquire()
+        running = [(track, seed) for track, seed in running if track.asked is not None]
+        if not running:
+            break
+        longest = max(track.asked[1] for track, _ in running if track.asked)
+        rates = np.zeros((len(running), longest))
+        for row, (track, _) in zip(rates, running, strict=True):
+            lr, steps = track.asked or (None, 0)
+            row[:steps] = lr(np.arange(steps)) if lr else 0.0
+        losses, _, held = train(
+            task, rule, [seed for _, seed in running], torch.tensor(rates, dtype=torch.float32), every=epoch
+        )
+        for k, (track, _) in enumerate(running):
+            assert track.asked is not None
+            steps = track.asked[1]
+            count = steps // epoch if epoch else 0
+            series = Series(epoch * np.arange(1, count + 1), held[k, :count].astype(np.float64)) if count else EMPTY
+            track.made = Run(losses[k, :steps].astype(np.float64), False, MOMENTA[rule], series)
+            track.turn.release()
+    for track in tracks:
+        if track.failed is not None:
+            raise track.failed
+    return [track.found for track in tracks if track.found is not None]
 
 
 def trained(task: Task, rule: str, seed: int, rates: Floats) -> Floats:

@@ -27,9 +27,8 @@ underdamped heavy-ball descent (Polyak, 1964).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -155,10 +154,12 @@ class _Seen:
     times: Floats
     values: Floats
     common: bool
+    share: float = 1.0
 
     def free(self, values: Floats) -> Floats:
         """Without what is common to the runs at each time, or without the mean; of any (…, runs, times)."""
-        return np.asarray(values - values.mean(-2 if self.common else (-2, -1), keepdims=True))
+        together = values.mean(-2, keepdims=True)
+        return np.asarray(values - together + self.share * (together - together.mean(-1, keepdims=True)))
 
 
 def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], length: int) -> _Seen:
@@ -173,36 +174,47 @@ def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], leng
             return _Seen(steps.astype(np.float64), values, False)
     blocks = np.array_split(np.arange(skip, length), min(_BLOCKS, length - skip))
     times = np.array([b.mean() for b in blocks])
-    return _Seen(times, np.array([[y[b].mean() for b in blocks] for y in held.values()], np.float64), True)
+    losses = np.array([y[:length] for y in held.values()], np.float64)[:, skip:]
+    steps = np.diff(losses, axis=1)
+    both = float(np.mean(steps.mean(0) ** 2))  # variances of common + own/n, and of both
+    every = float(np.mean(steps**2))
+    n = len(losses)
+    own = max((every - both) * n / (n - 1), 1e-12 * every)
+    shared = max(both - own / n, 0.0)
+    share = float(1 / np.sqrt(1 + n * shared / own)) if every > 0 else 1.0
+    return _Seen(times, np.array([[y[b].mean() for b in blocks] for y in held.values()], np.float64), True, share)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What enters the loss other than linearly: s₀, p and s₁."""
+
+    scale: float
+    power: float
+    rises: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """A and ν, s₀ and p, and C and s₁; `error` is the standard error of a run's mean over its last quarter."""
+    """A, ν, C; `error` is the standard error of a run's mean over its last quarter."""
 
     falling: float
     noise: float
     rising: float
-    scale: float
-    power: float
-    fits: float
+    shape: _Shape
     momentum: float
     error: float
 
-    def _shares(self, rates: Floats, steps: int) -> tuple[Floats, Floats]:
-        left, noise = Response(np.array([float(steps)]), self.momentum)(rates, self.scale, np.array([self.power]))
-        return left[0, :, 0], noise[0, :, 0]
-
     def at(self, rates: Floats, steps: int) -> Floats:
         """L − L∞ after so many steps."""
-        left, noise = self._shares(rates, steps)
-        path = rates * _effective(np.array([float(steps)]), self.momentum)[0]
-        return self.falling * left + self.noise * rates * noise + self.rising * np.log1p(path / self.fits)
+        columns = _columns(rates, np.array([float(steps)]), self.momentum, [self.shape])[0, :, :, 0]
+        return np.asarray(np.array([self.falling, self.noise, self.rising]) @ columns)
 
     def ahead(self, rate: float, begun: int, steps: int) -> float:
         """The fall that is left to make from one step to another."""
-        one = np.array([rate])
-        return self.falling * float(self._shares(one, begun)[0][0] - self._shares(one, steps)[0][0])
+        times = np.array([float(begun), float(steps)])
+        left = _columns(np.array([rate]), times, self.momentum, [self.shape])[0, 0, 0]
+        return self.falling * float(left[0] - left[1])
 
 
 def _effective(t: Floats, momentum: float) -> Floats:
@@ -210,83 +222,83 @@ def _effective(t: Floats, momentum: float) -> Floats:
     return np.asarray(t - momentum * (1 - momentum**t) / (1 - momentum)) if 0 < momentum < 1 else np.asarray(t)
 
 
+def _columns(rates: Floats, times: Floats, momentum: float, shapes: Sequence[_Shape]) -> Floats:
+    """What A, ν and C are multiplied by: (shapes, 3, rates, times)."""
+    table = np.zeros((len(shapes), 3, len(rates), len(times)))
+    response = Response(times, momentum)
+    paths = rates[:, None] * _effective(times, momentum)
+    parts: dict[object, Floats] = {}
+    for k, shape in enumerate(shapes):
+        bulk = shape.scale, shape.power
+        if bulk not in parts:
+            parts[bulk] = np.stack(response(rates, shape.scale, shape.power))
+        table[k, :2] = parts[bulk]
+        table[k, 1] *= rates[:, None]
+        table[k, 2] = np.log1p(paths / shape.rises)
+    return table
+
+
 def _fit(rates: Floats, seen: _Seen, length: int, momentum: float) -> _Fit:
     """Least squares, twice where runs swing: what a swing leaves unexplained dies away as μᵗ, and weighs so."""
-    even = np.ones(len(seen.times))
-    fit, misses = _search(rates, seen, length, momentum, even)
+    shapes = _shapes(rates, length, seen.common)
+    table = seen.free(_columns(rates, seen.times, momentum, shapes))
+    wanted = seen.free(seen.values)
+    used = [0, 1] if seen.common else [0, 1, 2]
+    weights = np.ones(len(seen.times))
+    found, misses, which = _solved(table[:, used], wanted, weights)
     if momentum > _SWINGS and len(seen.times) > 2:
         squares = np.mean(misses**2, 0)
-        dying = np.stack([np.ones_like(even), momentum ** (2 * seen.times)])
+        dying = np.stack([np.ones_like(weights), momentum ** (2 * seen.times)])
         # relative errors, so that the late, small ones count as much as the early ones
         size = np.maximum(squares, 1e-3 * squares.mean())
-        found, _ = _positive((dying / size) @ (dying / size).T, (dying / size) @ (squares / size))
-        variance = found @ dying
+        variance = _positive((dying / size)[None], squares / size)[0][0] @ dying
         if (variance > 0).all():
-            fit, misses = _search(rates, seen, length, momentum, np.sqrt(variance.min() / variance))
-    return fit
-
-
-def _search(
-    rates: Floats, seen: _Seen, length: int, momentum: float, weights: Floats
-) -> tuple[_Fit, Floats]:
-    """Linear in A, ν and C, none of them below zero, by search over s₀, p and s₁; and what it misses."""
-    runs = len(rates)
-    response = Response(seen.times, momentum)
-    paths = rates[:, None] * _effective(seen.times, momentum)
-
-    def free(values: Floats) -> Floats:
-        return np.asarray((seen.free(values) * weights).reshape(*values.shape[:-2], -1))
-
-    wanted = free(seen.values)
-    powers = np.array(_POWERS)
-    best: tuple[float, float, float, float, Floats] = (np.inf, 1.0, 1.0, 1.0, np.zeros(3))
-    misses = wanted
-    longest = float(rates[-1]) * length
-    risings = (longest * np.array(_RISES)) if not seen.common else np.ones(1)
-    swing = free(np.broadcast_to(momentum**seen.times, paths.shape))
-    for scale in longest * _SCALES:
-        left, noise = response(rates, float(scale), powers)
-        lefts, noises = free(left), free(rates[:, None] * noise)
-        for k, power in enumerate(powers):
-            for fits in risings:
-                columns = [lefts[k], noises[k]]
-                if not seen.common:
-                    columns.append(free(np.log1p(paths / fits)))
-                    if momentum > _SWINGS:
-                        columns.append(swing)
-                table = np.stack(columns)
-                found, rest = _positive(table @ table.T, table @ wanted)
-                if rest < best[0]:
-                    best = rest, float(scale), float(power), float(fits), found
-                    misses = wanted - found @ table
-    misses = misses.reshape(runs, -1) / weights
-    end = misses[:, -max(1, len(seen.times) // 4) :]
+            found, misses, which = _solved(table[:, used], wanted, np.sqrt(variance.min() / variance))
+    runs, end = len(rates), misses[:, -max(1, len(seen.times) // 4) :]
     # What the fit misses at the runs' ends is what it can't know of them; early misses are of another phase.
     error = np.sqrt(np.mean(end**2) * runs / (runs - 1) / end.shape[1])
-    a, v, *c = best[4]
-    fit = _Fit(float(a), float(v), float(c[0]) if c else 0.0, best[1], best[2], best[3], momentum, float(error))
-    return fit, misses
+    amounts = np.zeros(3)
+    amounts[used] = found
+    return _Fit(*map(float, amounts), shapes[which], momentum, float(error))
 
 
-def _positive(products: Floats, target: Floats) -> tuple[Floats, float]:
-    """The least-squares solution of which nothing is below zero, and the squares it leaves, up to a constant."""
-    count = len(target)
-    best, rest = np.zeros(count), 0.0
-    scale = np.sqrt(np.maximum(np.diag(products), 1e-300))
-    products, target = products / np.outer(scale, scale), target / scale
-    for chosen in _subsets(count):
-        part = products[np.ix_(chosen, chosen)]
-        if len(chosen) > 1 and np.linalg.det(part) < 1e-10:
-            continue
-        found = np.linalg.solve(part, target[chosen])
-        left = -float(found @ target[chosen])
-        if (found >= 0).all() and left < rest:
-            rest = left
-            best = np.zeros(count)
-            best[chosen] = found
-    return best / scale, rest
+def _shapes(rates: Floats, length: int, common: bool) -> list[_Shape]:
+    longest = float(rates[-1]) * length
+    return [
+        _Shape(longest * scale, power, longest * rises)
+        for scale in _SCALES
+        for power in _POWERS
+        for rises in ((1.0,) if common else _RISES)
+    ]
 
 
-@cache
-def _subsets(count: int) -> list[list[int]]:
-    return [list(c) for n in range(1, count + 1) for c in combinations(range(count), n)]
+def _solved(table: Floats, wanted: Floats, weights: Floats) -> tuple[Floats, Floats, int]:
+    """The amounts of the shape that fits best, what it misses (runs, times), and which it is."""
+    columns = (table * weights).reshape(*table.shape[:2], -1)
+    found, rest = _positive(columns, (wanted * weights).ravel())
+    which = int(np.argmin(rest))
+    return found[which], wanted - np.tensordot(found[which], table[which], 1), which
+
+
+def _positive(columns: Floats, wanted: Floats) -> tuple[Floats, Floats]:
+    """Least squares with nothing below zero, for many tables (tables, columns, points) at once.
+
+    Returns the amounts (tables, columns), and the squares left, up to a constant.
+    """
+    columns_each = columns.shape[1]
+    size = np.sqrt(np.maximum(np.einsum("tcn,tcn->tc", columns, columns), 1e-300))
+    columns = columns / size[..., None]
+    products, target = columns @ columns.transpose(0, 2, 1), columns @ wanted
+    best, rest = np.zeros(target.shape), np.zeros(len(target))
+    for count in range(1, columns_each + 1):
+        for chosen in map(list, combinations(range(columns_each), count)):
+            part = products[:, chosen][:, :, chosen]
+            good = np.linalg.det(part) > 1e-10
+            found = np.zeros((len(target), count))
+            found[good] = np.linalg.solve(part[good], target[good][:, chosen, None])[..., 0]
+            gain = np.einsum("tc,tc->t", found, target[:, chosen])
+            better = good & (found >= 0).all(1) & (-gain < rest)
+            rest[better] = -gain[better]
+            best[better] = 0.0
+            best[np.ix_(better, chosen)] = found[better]
+    return best / size, rest

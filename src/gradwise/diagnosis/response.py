@@ -23,6 +23,7 @@ from functools import lru_cache
 from math import gamma
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradwise.recording.recording import Floats
 
@@ -31,11 +32,6 @@ _LOWEST, _FINE = 1e-12, 0.2
 _EDGE = 0.95
 # The gamma distribution's variable: e^-14 to e^4, beyond which next to nothing of any shape in use lies.
 _SPREAD = np.arange(-14.0, 4.01, _FINE)
-
-
-def left_plain(paths: Floats, power: Floats) -> Floats:
-    """What plain descent leaves of the loss after paths ηt, in units of s₀: (1 + ηt/s₀)^(−p)."""
-    return np.asarray((1 + paths) ** -power)
 
 
 def swing(x: Floats, t: Floats, momentum: float) -> tuple[Floats, Floats]:
@@ -78,27 +74,32 @@ class Response:
             self.x = np.exp(np.arange(np.log(_LOWEST), np.log(2 * (1 + momentum) * _EDGE), _FINE))
             self.left, self.noise = swing(self.x, self.t, momentum)
 
-    def __call__(self, rates: Floats, scale: float, powers: Floats) -> tuple[Floats, Floats]:
-        """The shares of loss left and of noise there, (powers, rates, t) each.
+    def __call__(self, rates: Floats, scale: float, power: float) -> tuple[Floats, Floats]:
+        """The shares of loss left and of noise there, (rates, t) each.
 
         Args:
             rates: (n,).
             scale: s₀, in units of rate times steps, of plain descent at rates 1/(1−μ) times as high.
-            powers: (m,) p.
+            power: p.
         """
         if not self.momentum > 0:
-            left = left_plain(rates[:, None] * self.t / scale, powers[:, None, None])
+            left = np.asarray((1 + rates[:, None] * self.t / scale) ** -power)
             return left, 1 - left
         unit = 2 * scale / (1 - self.momentum)
         place = (np.log(rates / unit)[:, None] + _SPREAD - np.log(_LOWEST)) / _FINE
+        low, share = self._place(place)
+        # first between curvatures, so that the tables are gone through once
+        weights = _weights(power)
+        mixed = np.zeros((len(rates), len(self.x)))
+        row = np.arange(len(rates))[:, None]
+        np.add.at(mixed, (row, low), weights * (1 - share))
+        np.add.at(mixed, (row, low + 1), weights * share)
+        return mixed @ self.left, mixed @ self.noise
+
+    def _place(self, place: Floats) -> tuple[NDArray[np.int_], Floats]:
         place = np.clip(place, 0.0, len(self.x) - 1.0)
         low = np.minimum(place.astype(int), len(self.x) - 2)
-        share = (place - low)[..., None]
-        weights = np.stack([_weights(float(p)) for p in powers])
-        return tuple(  # type: ignore[return-value]
-            np.einsum("pu,ruk->prk", weights, table[low] * (1 - share) + table[low + 1] * share)
-            for table in (self.left, self.noise)
-        )
+        return low, place - low
 
 
 @lru_cache

@@ -247,8 +247,9 @@ class _Test:
         length = int(max(min(max(self.left / _RUNS, lag, epochs, _SHORT), self.left / _FEWEST), 1))
         self.each = length if self.length is None else min(length, self.length)
         # Upwards first: that a rate is too high shows, that it is too low has to be compared.
-        few = self.left < _FEW * self.each
-        for away in (0.0, 2 * _WIDE) if few else (0.0, _WIDE, -_WIDE):
+        self.few = self.left < _FEW * self.each
+        self.wide = 2 * _WIDE if self.few else _WIDE
+        for away in (0.0, self.wide) if self.few else (0.0, _WIDE, -_WIDE):
             self._hold(middle * 10**away)
         while self.left >= self.each and len(self.runs) < 2 * _RUNS:
             following = self._following()
@@ -273,7 +274,9 @@ class _Test:
 
     def _following(self) -> float | None:
         """The rate to try next: the forecast's best, or next to it if that has been tried."""
-        found = self._forecast(_WIDE)
+        if self.few and (above := self._above()) is not None:
+            return above
+        found = self._forecast(self.wide)
         if found is None:
             held = [rate for rate, losses in self.runs.items() if not is_lost(losses)]
             return min(held or self.runs) / 10**_WIDE
@@ -284,6 +287,15 @@ class _Test:
             if np.abs(tried - place).min() >= _CLOSE and not beyond:
                 return float(10**place)
         return None
+
+    def _above(self) -> float | None:
+        """A rate above all that were tried, as long as the highest of them did best: few runs can't tell what limits."""
+        if any(is_lost(losses) for losses in self.runs.values()):
+            return None
+        highest = max(self.runs)
+        length = min(map(len, self.runs.values()))
+        ends = {rate: float(losses[length - max(1, length // 4) : length].mean()) for rate, losses in self.runs.items()}
+        return highest * 10**self.wide if ends[highest] <= min(ends.values()) else None
 
     # the answer
 
