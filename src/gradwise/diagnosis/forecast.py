@@ -43,6 +43,8 @@ _POWERS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 _SCALES = 10.0 ** np.arange(-3.5, 0.51, 0.25)
 # s₁, in longest paths: from which length on fitting the rows themselves costs.
 _RISES = (1e-3, 1e-1, 10.0)
+# Outliers of the curvature, as shares of the largest at which the highest rate would still hold.
+_OUTLYING = 10.0 ** np.arange(0.0, -4.1, -0.5)
 # Losses are averaged in so many blocks; so many evaluations of validation are enough to go by.
 _BLOCKS, _EVALUATIONS = 24, 2
 # Rates are told apart no finer than this, in decades (15 %).
@@ -55,6 +57,8 @@ _AS_GOOD = 0.02
 _SURE = 2.0
 
 
+import os
+AM,OUT=map(float,os.environ.get("VV","2 0").split())
 TRAINED, VALIDATED = "training loss", "validation loss"
 
 
@@ -155,6 +159,7 @@ class _Seen:
     values: Floats
     common: bool
     share: float = 1.0
+    fallen: float = np.inf
 
     def free(self, values: Floats) -> Floats:
         """Without what is common to the runs at each time, or without the mean; of any (…, runs, times)."""
@@ -171,7 +176,8 @@ def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], leng
         steps = steps[(steps >= skip) & (steps <= length)]
         values = np.array([s.values[np.searchsorted(s.steps, steps)] for s in judged], np.float64)
         if len(steps) >= _EVALUATIONS and np.isfinite(values).all():
-            return _Seen(steps.astype(np.float64), values, False)
+            every = np.concatenate([s.values for s in judged])
+            return _Seen(steps.astype(np.float64), values, False, 1.0, float(judged[0].values.max() - every.min()))
     blocks = np.array_split(np.arange(skip, length), min(_BLOCKS, length - skip))
     times = np.array([b.mean() for b in blocks])
     losses = np.array([y[:length] for y in held.values()], np.float64)[:, skip:]
@@ -182,16 +188,19 @@ def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], leng
     own = max((every - both) * n / (n - 1), 1e-12 * every)
     shared = max(both - own / n, 0.0)
     share = float(1 / np.sqrt(1 + n * shared / own)) if every > 0 else 1.0
-    return _Seen(times, np.array([[y[b].mean() for b in blocks] for y in held.values()], np.float64), True, share)
+    means = np.array([[y[b].mean() for b in blocks] for y in held.values()], np.float64)
+    return _Seen(times, means, True, share, float(max(next(iter(held.values()))[0], means[0].max()) - means.min()))
+
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What enters the loss other than linearly: s₀, p and s₁."""
+    """What enters the loss other than linearly: s₀, p, s₁ and the curvature of outliers."""
 
     scale: float
     power: float
     rises: float
+    outlying: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,7 @@ class _Fit:
     falling: float
     noise: float
     rising: float
+    outliers: float
     shape: _Shape
     momentum: float
     error: float
@@ -208,7 +218,7 @@ class _Fit:
     def at(self, rates: Floats, steps: int) -> Floats:
         """L − L∞ after so many steps."""
         columns = _columns(rates, np.array([float(steps)]), self.momentum, [self.shape])[0, :, :, 0]
-        return np.asarray(np.array([self.falling, self.noise, self.rising]) @ columns)
+        return np.asarray(np.array([self.falling, self.noise, self.rising, self.outliers]) @ columns)
 
     def ahead(self, rate: float, begun: int, steps: int) -> float:
         """The fall that is left to make from one step to another."""
@@ -223,8 +233,8 @@ def _effective(t: Floats, momentum: float) -> Floats:
 
 
 def _columns(rates: Floats, times: Floats, momentum: float, shapes: Sequence[_Shape]) -> Floats:
-    """What A, ν and C are multiplied by: (shapes, 3, rates, times)."""
-    table = np.zeros((len(shapes), 3, len(rates), len(times)))
+    """What A, ν and C are multiplied by: (shapes, 4, rates, times)."""
+    table = np.zeros((len(shapes), 4, len(rates), len(times)))
     response = Response(times, momentum)
     paths = rates[:, None] * _effective(times, momentum)
     parts: dict[object, Floats] = {}
@@ -235,17 +245,21 @@ def _columns(rates: Floats, times: Floats, momentum: float, shapes: Sequence[_Sh
         table[k, :2] = parts[bulk]
         table[k, 1] *= rates[:, None]
         table[k, 2] = np.log1p(paths / shape.rises)
+        if momentum > _SWINGS:
+            if shape.outlying not in parts:
+                parts[shape.outlying] = response.single(rates * shape.outlying)
+            table[k, 3] = parts[shape.outlying]
     return table
 
 
 def _fit(rates: Floats, seen: _Seen, length: int, momentum: float) -> _Fit:
     """Least squares, twice where runs swing: what a swing leaves unexplained dies away as μᵗ, and weighs so."""
-    shapes = _shapes(rates, length, seen.common)
+    shapes = _shapes(rates, length, momentum, seen.common)
     table = seen.free(_columns(rates, seen.times, momentum, shapes))
     wanted = seen.free(seen.values)
-    used = [0, 1] if seen.common else [0, 1, 2]
+    used = [0, 1, *([] if seen.common else [2]), *([3] if momentum > _SWINGS and OUT else [])]
     weights = np.ones(len(seen.times))
-    found, misses, which = _solved(table[:, used], wanted, weights)
+    found, misses, which = _solved(table[:, used], wanted, weights, seen.fallen)
     if momentum > _SWINGS and len(seen.times) > 2:
         squares = np.mean(misses**2, 0)
         dying = np.stack([np.ones_like(weights), momentum ** (2 * seen.times)])
@@ -253,30 +267,34 @@ def _fit(rates: Floats, seen: _Seen, length: int, momentum: float) -> _Fit:
         size = np.maximum(squares, 1e-3 * squares.mean())
         variance = _positive((dying / size)[None], squares / size)[0][0] @ dying
         if (variance > 0).all():
-            found, misses, which = _solved(table[:, used], wanted, np.sqrt(variance.min() / variance))
+            found, misses, which = _solved(table[:, used], wanted, np.sqrt(variance.min() / variance), seen.fallen)
     runs, end = len(rates), misses[:, -max(1, len(seen.times) // 4) :]
     # What the fit misses at the runs' ends is what it can't know of them; early misses are of another phase.
     error = np.sqrt(np.mean(end**2) * runs / (runs - 1) / end.shape[1])
-    amounts = np.zeros(3)
+    amounts = np.zeros(4)
     amounts[used] = found
     return _Fit(*map(float, amounts), shapes[which], momentum, float(error))
 
 
-def _shapes(rates: Floats, length: int, common: bool) -> list[_Shape]:
-    longest = float(rates[-1]) * length
+def _shapes(rates: Floats, length: int, momentum: float, common: bool) -> list[_Shape]:
+    longest, edge = float(rates[-1]) * length, 2 * (1 + momentum) / float(rates[-1])
+    swings = momentum > _SWINGS and OUT
     return [
-        _Shape(longest * scale, power, longest * rises)
-        for scale in _SCALES
-        for power in _POWERS
+        _Shape(longest * scale, power, longest * rises, outlying)
+        for scale in (_SCALES[::2] if swings else _SCALES)
+        for power in (_POWERS[::2] if swings else _POWERS)
         for rises in ((1.0,) if common else _RISES)
+        for outlying in (edge * _OUTLYING if swings else (1.0,))
+        if not swings or outlying > OUT * power * (1 - momentum) / (2 * longest * scale)
     ]
 
 
-def _solved(table: Floats, wanted: Floats, weights: Floats) -> tuple[Floats, Floats, int]:
+def _solved(table: Floats, wanted: Floats, weights: Floats, fallen: float) -> tuple[Floats, Floats, int]:
     """The amounts of the shape that fits best, what it misses (runs, times), and which it is."""
     columns = (table * weights).reshape(*table.shape[:2], -1)
     found, rest = _positive(columns, (wanted * weights).ravel())
-    which = int(np.argmin(rest))
+    absurd = found[:, 0] > AM * fallen
+    which = int(np.argmin(np.where(absurd, rest[~absurd].max() if not absurd.all() else 0.0, rest)))
     return found[which], wanted - np.tensordot(found[which], table[which], 1), which
 
 

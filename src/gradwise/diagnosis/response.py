@@ -96,6 +96,11 @@ class Response:
         np.add.at(mixed, (row, low + 1), weights * share)
         return mixed @ self.left, mixed @ self.noise
 
+    def single(self, x: Floats) -> Floats:
+        """The share of loss left in a direction of rate times curvature `x` (n,), (n, t)."""
+        low, share = self._place((np.log(x) - np.log(_LOWEST)) / _FINE)
+        return np.asarray(self.left[low] * (1 - share)[:, None] + self.left[low + 1] * share[:, None])
+
     def _place(self, place: Floats) -> tuple[NDArray[np.int_], Floats]:
         place = np.clip(place, 0.0, len(self.x) - 1.0)
         low = np.minimum(place.astype(int), len(self.x) - 2)
