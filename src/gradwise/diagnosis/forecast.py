@@ -13,16 +13,18 @@ So L(η, t) = L∞ + A b(ηt) + ν η (1 − b(ηt)). A short run at a high rate
 rate, and comparing rates shows the noise. That is how runs of a hundred steps can tell of a thousand, and why the best
 rate falls as runs grow longer: there is more time to get there, and the noise stays.
 
-All runs have the same batches in the same order. What a batch adds to the loss is nearly the same in all, so
-only differences between the runs *at the same step* are fitted: L∞ and the batches' noise drop out of them.
+Momentum makes an oscillator of each direction. Where it creeps, the path decides as before; where it swings, its energy
+goes as μᵗ, whatever the rate. Both shares are then means over the same curvatures (`gradwise.diagnosis.response`). The
+swings of two runs differ in phase, which the model doesn't know and which dies away as μᵗ: late losses weigh more.
 
-Momentum μ makes the steps 1/(1−μ) times longer, but only after as many of them: s = η (t − μ(1−μᵗ)/(1−μ)), up to a
-constant factor. What it sets swinging at the start dies away as μᵗ in the loss, whatever the rate; a multiple of that
-is free in each run, so that an oscillation isn't taken for the level it swings about.
+On held-out data a network that learns its rows by heart pays for the path: L gets another term, C log(1 + ηt/s₁).
+
+All runs have the same batches in the same order. What a batch adds to the loss is nearly the same in all, so what the
+runs have in common at a step counts the less, the more of the losses' scatter they share. A is bounded by the fall that
+was seen.
 
 Source: the noise floor and its growth, Mandt et al. (2017), "Stochastic gradient descent as approximate Bayesian
-inference"; the power law of many curvatures, e.g. Velikanov & Yarotsky (2021); the exponent μᵗ, the spectral radius of
-underdamped heavy-ball descent (Polyak, 1964).
+inference"; the power law of many curvatures, e.g. Velikanov & Yarotsky (2021).
 """
 
 from __future__ import annotations
@@ -43,8 +45,10 @@ _POWERS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 _SCALES = 10.0 ** np.arange(-3.5, 0.51, 0.25)
 # s₁, in longest paths: from which length on fitting the rows themselves costs.
 _RISES = (1e-3, 1e-1, 10.0)
-# Outliers of the curvature, as shares of the largest at which the highest rate would still hold.
-_OUTLYING = 10.0 ** np.arange(0.0, -4.1, -0.5)
+# A is at most so many times the fall that was seen: what fits as a difference of larger amounts is no fall.
+_ABSURD = 2.0
+# What else the swings' misses come down to, as a share of what they begin with.
+_REST = 0.1
 # Losses are averaged in so many blocks; so many evaluations of validation are enough to go by.
 _BLOCKS, _EVALUATIONS = 24, 2
 # Rates are told apart no finer than this, in decades (15 %).
@@ -53,12 +57,12 @@ _GRID = 1 / 16
 _SWINGS = 0.5
 # Rates that lose less than so much of what there is to gain after the beginning are as good as the best.
 _AS_GOOD = 0.02
+# The share of a run's last losses that must be above the start where it diverged: all but the highest.
+_CALM = 0.9
 # A run is lost when it ends higher than it began by so many times its scatter, that of the one loss it began with.
 _SURE = 2.0
 
 
-import os
-AM,OUT=map(float,os.environ.get("VV","2 0").split())
 TRAINED, VALIDATED = "training loss", "validation loss"
 
 
@@ -69,8 +73,8 @@ class Forecast:
     Attributes:
         rate: the middle (in decades) of `low` and `high`: among equals, the one that bears the largest error on either
             side.
-        low, high: rates from `low` to `high` will do as well: they lose less than 2 % of the fall forecast from there
-            on where the runs' beginning ends, or less than their noise can tell.
+        low, high: rates from `low` to `high` will do as well: they lose less than 2 % of the fall forecast after the
+            first fifth, or less than the fit can tell.
         best: where the forecast loss is lowest: what to try next.
         horizon: the steps it is for.
         lost: the rates at which the loss rose or ceased to be finite.
@@ -86,13 +90,30 @@ class Forecast:
     metric: str = TRAINED
 
 
-def is_lost(losses: Floats) -> bool:
-    """Whether a run at a constant rate diverged: losses that are not finite, or that end above where they began."""
+def is_lost(losses: Floats, scatter: float | None = None) -> bool:
+    """Whether a run at a constant rate diverged: losses that are not finite, or that end above where they began.
+
+    Args:
+        losses: of each step.
+        scatter: of neighbouring losses in a run that is known to be calm; None takes the run's own.
+    """
     if not len(losses) or not np.isfinite(losses).all():
         return True
-    tail = losses[-max(4, len(losses) // 5) :]
-    scatter = float(np.median(np.abs(np.diff(losses)))) if len(losses) > 2 else 0.0  # which an explosion hardly raises
-    return bool(np.median(tail) > losses[0] + _SURE * scatter * (1 + 1 / np.sqrt(len(tail))))
+    # Of many small batches some have no loss at all even in an explosion, and few calm ones have a large one.
+    tail = np.sort(losses[-max(4, len(losses) // 5) :])
+    kept = max(1, int(_CALM * len(tail)))
+    allowed = _scatter(losses) if scatter is None else min(scatter, _scatter(losses))
+    return bool(tail[:kept].mean() > losses[0] + _SURE * allowed * (1 + 1 / np.sqrt(kept)))
+
+
+def lost_of(curves: Mapping[float, Floats]) -> tuple[float, ...]:
+    """The rates at which runs diverged; the run at the lowest rate tells how much batches differ."""
+    calm = [_scatter(losses) for _, losses in sorted(curves.items()) if np.isfinite(losses).all()]
+    return tuple(rate for rate, losses in sorted(curves.items()) if is_lost(losses, calm[0] if calm else None))
+
+
+def _scatter(losses: Floats) -> float:
+    return float(np.median(np.abs(np.diff(losses)))) if len(losses) > 2 else 0.0
 
 
 def forecast(
@@ -109,6 +130,8 @@ def forecast(
         horizon: steps.
         momentum: of the rule (β₁ of Adam's kind).
         above: how far beyond the highest rate that held one may look, in decades: to find out what to try next.
+        validation: validation losses of the runs, by rate. Where all runs that held have two at the same steps after
+            the beginning, these are forecast.
 
     Returns:
         None where fewer than two of the runs held.
@@ -120,8 +143,8 @@ def forecast(
         >>> 0.2 < short <= 1.0, 0.05 < long < 0.2
         (True, True)
     """
-    held = {rate: losses for rate, losses in sorted(curves.items()) if not is_lost(losses)}
-    lost = tuple(sorted(set(curves) - set(held)))
+    lost = lost_of(curves)
+    held = {rate: losses for rate, losses in sorted(curves.items()) if rate not in lost}
     length = min((len(losses) for losses in held.values()), default=0)
     if len(held) < 2 or length < 2:
         return None
@@ -134,7 +157,7 @@ def forecast(
     places = np.arange(top, np.log10(rates[0]) - max(above, 4 * _GRID) - 1e-9, -_GRID)[::-1]
     losses = fit.at(10**places, horizon)
     best = int(np.argmin(losses))
-    fall = fit.ahead(float(10 ** places[best]), int(_BEGINNING * length), horizon)
+    fall = fit.ahead(float(10 ** places[best]), int(_BEGINNING * max(length, horizon)), horizon)
     enough = float(losses[best]) + max(_AS_GOOD * fall, fit.error)
     good = losses <= enough
     low, high = best, best
@@ -172,7 +195,8 @@ def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], leng
     skip = int(_BEGINNING * length)
     judged = [validation[rate] for rate in held if rate in validation]
     if len(judged) == len(held):
-        steps = np.array(sorted(set.intersection(*(set(s.steps.tolist()) for s in judged))), np.int64)
+        shared: set[int] = set.intersection(*(set(s.steps.tolist()) for s in judged))
+        steps = np.array(sorted(shared), np.int64)
         steps = steps[(steps >= skip) & (steps <= length)]
         values = np.array([s.values[np.searchsorted(s.steps, steps)] for s in judged], np.float64)
         if len(steps) >= _EVALUATIONS and np.isfinite(values).all():
@@ -192,15 +216,13 @@ def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], leng
     return _Seen(times, means, True, share, float(max(next(iter(held.values()))[0], means[0].max()) - means.min()))
 
 
-
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What enters the loss other than linearly: s₀, p, s₁ and the curvature of outliers."""
+    """What enters the loss other than linearly: s₀, p and s₁."""
 
     scale: float
     power: float
     rises: float
-    outlying: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +232,6 @@ class _Fit:
     falling: float
     noise: float
     rising: float
-    outliers: float
     shape: _Shape
     momentum: float
     error: float
@@ -218,7 +239,7 @@ class _Fit:
     def at(self, rates: Floats, steps: int) -> Floats:
         """L − L∞ after so many steps."""
         columns = _columns(rates, np.array([float(steps)]), self.momentum, [self.shape])[0, :, :, 0]
-        return np.asarray(np.array([self.falling, self.noise, self.rising, self.outliers]) @ columns)
+        return np.asarray(np.array([self.falling, self.noise, self.rising]) @ columns)
 
     def ahead(self, rate: float, begun: int, steps: int) -> float:
         """The fall that is left to make from one step to another."""
@@ -233,68 +254,49 @@ def _effective(t: Floats, momentum: float) -> Floats:
 
 
 def _columns(rates: Floats, times: Floats, momentum: float, shapes: Sequence[_Shape]) -> Floats:
-    """What A, ν and C are multiplied by: (shapes, 4, rates, times)."""
-    table = np.zeros((len(shapes), 4, len(rates), len(times)))
+    """What A, ν and C are multiplied by: (shapes, 3, rates, times)."""
+    table = np.zeros((len(shapes), 3, len(rates), len(times)))
     response = Response(times, momentum)
     paths = rates[:, None] * _effective(times, momentum)
-    parts: dict[object, Floats] = {}
+    shares: dict[tuple[float, float], Floats] = {}
     for k, shape in enumerate(shapes):
-        bulk = shape.scale, shape.power
-        if bulk not in parts:
-            parts[bulk] = np.stack(response(rates, shape.scale, shape.power))
-        table[k, :2] = parts[bulk]
+        key = shape.scale, shape.power
+        if key not in shares:
+            shares[key] = np.stack(response(rates, *key))
+        table[k, :2] = shares[key]
         table[k, 1] *= rates[:, None]
         table[k, 2] = np.log1p(paths / shape.rises)
-        if momentum > _SWINGS:
-            if shape.outlying not in parts:
-                parts[shape.outlying] = response.single(rates * shape.outlying)
-            table[k, 3] = parts[shape.outlying]
     return table
 
 
 def _fit(rates: Floats, seen: _Seen, length: int, momentum: float) -> _Fit:
-    """Least squares, twice where runs swing: what a swing leaves unexplained dies away as μᵗ, and weighs so."""
-    shapes = _shapes(rates, length, momentum, seen.common)
-    table = seen.free(_columns(rates, seen.times, momentum, shapes))
-    wanted = seen.free(seen.values)
-    used = [0, 1, *([] if seen.common else [2]), *([3] if momentum > _SWINGS and OUT else [])]
+    """Least squares, linear in A, ν and C, by search over the rest."""
+    longest = float(rates[-1]) * length
+    shapes = [
+        _Shape(longest * scale, power, longest * rises)
+        for scale in _SCALES
+        for power in _POWERS
+        for rises in ((1.0,) if seen.common else _RISES)
+    ]
+    table = seen.free(_columns(rates, seen.times, momentum, shapes)[:, : 2 if seen.common else 3])
     weights = np.ones(len(seen.times))
-    found, misses, which = _solved(table[:, used], wanted, weights, seen.fallen)
-    if momentum > _SWINGS and len(seen.times) > 2:
-        squares = np.mean(misses**2, 0)
-        dying = np.stack([np.ones_like(weights), momentum ** (2 * seen.times)])
-        # relative errors, so that the late, small ones count as much as the early ones
-        size = np.maximum(squares, 1e-3 * squares.mean())
-        variance = _positive((dying / size)[None], squares / size)[0][0] @ dying
-        if (variance > 0).all():
-            found, misses, which = _solved(table[:, used], wanted, np.sqrt(variance.min() / variance), seen.fallen)
+    if momentum > _SWINGS:
+        # What a swing's phase leaves unexplained dies away as μᵗ, down to what else there is.
+        weights = 1 / np.hypot(_REST, momentum**seen.times)
+        weights /= weights.max()
+    found, misses, which = _solved(table, seen.free(seen.values), weights, _ABSURD * seen.fallen)
     runs, end = len(rates), misses[:, -max(1, len(seen.times) // 4) :]
     # What the fit misses at the runs' ends is what it can't know of them; early misses are of another phase.
     error = np.sqrt(np.mean(end**2) * runs / (runs - 1) / end.shape[1])
-    amounts = np.zeros(4)
-    amounts[used] = found
-    return _Fit(*map(float, amounts), shapes[which], momentum, float(error))
+    falling, noise, *rising = map(float, found)
+    return _Fit(falling, noise, rising[0] if rising else 0.0, shapes[which], momentum, float(error))
 
 
-def _shapes(rates: Floats, length: int, momentum: float, common: bool) -> list[_Shape]:
-    longest, edge = float(rates[-1]) * length, 2 * (1 + momentum) / float(rates[-1])
-    swings = momentum > _SWINGS and OUT
-    return [
-        _Shape(longest * scale, power, longest * rises, outlying)
-        for scale in (_SCALES[::2] if swings else _SCALES)
-        for power in (_POWERS[::2] if swings else _POWERS)
-        for rises in ((1.0,) if common else _RISES)
-        for outlying in (edge * _OUTLYING if swings else (1.0,))
-        if not swings or outlying > OUT * power * (1 - momentum) / (2 * longest * scale)
-    ]
-
-
-def _solved(table: Floats, wanted: Floats, weights: Floats, fallen: float) -> tuple[Floats, Floats, int]:
-    """The amounts of the shape that fits best, what it misses (runs, times), and which it is."""
+def _solved(table: Floats, wanted: Floats, weights: Floats, most: float) -> tuple[Floats, Floats, int]:
+    """The amounts of the shape that fits best with A at `most` so large, what it misses, (runs, times), and which."""
     columns = (table * weights).reshape(*table.shape[:2], -1)
     found, rest = _positive(columns, (wanted * weights).ravel())
-    absurd = found[:, 0] > AM * fallen
-    which = int(np.argmin(np.where(absurd, rest[~absurd].max() if not absurd.all() else 0.0, rest)))
+    which = int(np.argmin(np.where(found[:, 0] > most, 0.0, rest)))
     return found[which], wanted - np.tensordot(found[which], table[which], 1), which
 
 

@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from gradwise.recording.recording import Floats
 
+Complex = NDArray[np.complex128]
+
 # x = ηλ from next to nothing to just below the edge of stability 2(1 + μ), and how finely, in natural logarithms.
 _LOWEST, _FINE = 1e-12, 0.2
 _EDGE = 0.95
@@ -53,7 +55,7 @@ def swing(x: Floats, t: Floats, momentum: float) -> tuple[Floats, Floats]:
     averaged = np.clip((phase - np.pi / 2) / np.pi, 0.0, 1.0)  # from a quarter of a period on, ever more of the mean
     left = averaged * 2 * np.abs(c1) ** 2 * momentum**t + (1 - averaged) * exact
 
-    def summed(q: Floats, power: Floats) -> Floats:
+    def summed(q: Complex, power: Complex) -> Complex:
         return np.asarray(q * (1 - power) / (1 - q))
 
     blows = (summed(z1 * z1, p1 * p1) + summed(z2 * z2, p2 * p2) - 2 * summed(z1 * z2, p1 * p2)) / root**2
@@ -95,11 +97,6 @@ class Response:
         np.add.at(mixed, (row, low), weights * (1 - share))
         np.add.at(mixed, (row, low + 1), weights * share)
         return mixed @ self.left, mixed @ self.noise
-
-    def single(self, x: Floats) -> Floats:
-        """The share of loss left in a direction of rate times curvature `x` (n,), (n, t)."""
-        low, share = self._place((np.log(x) - np.log(_LOWEST)) / _FINE)
-        return np.asarray(self.left[low] * (1 - share)[:, None] + self.left[low + 1] * share[:, None])
 
     def _place(self, place: Floats) -> tuple[NDArray[np.int_], Floats]:
         place = np.clip(place, 0.0, len(self.x) - 1.0)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gradwise.diagnosis.forecast import TRAINED, VALIDATED, Forecast, forecast, is_lost
+from gradwise.diagnosis.forecast import TRAINED, VALIDATED, Forecast, forecast, lost_of
 from gradwise.diagnosis.ramp import Phases, joined, read_ramp
 from gradwise.diagnosis.suggestion import Suggestion
 from gradwise.recording.recording import EMPTY, Floats, Series
@@ -250,7 +250,8 @@ class _Test:
         self.few = self.left < _FEW * self.each
         self.wide = 2 * _WIDE if self.few else _WIDE
         for away in (0.0, self.wide) if self.few else (0.0, _WIDE, -_WIDE):
-            self._hold(middle * 10**away)
+            if not (self.few and lost_of(self.runs)):  # else there is nothing to find further up
+                self._hold(middle * 10**away)
         while self.left >= self.each and len(self.runs) < 2 * _RUNS:
             following = self._following()
             if following is None:
@@ -278,8 +279,8 @@ class _Test:
             return above
         found = self._forecast(self.wide)
         if found is None:
-            held = [rate for rate, losses in self.runs.items() if not is_lost(losses)]
-            return min(held or self.runs) / 10**_WIDE
+            held = sorted(set(self.runs) - set(lost_of(self.runs)))
+            return float(min(held or self.runs) / 10**self.wide)
         tried = np.log10(list(self.runs))
         for away in (0.0, 0.25, -0.25, 0.5, -0.5):
             place = math.log10(found.best) + away
@@ -289,8 +290,8 @@ class _Test:
         return None
 
     def _above(self) -> float | None:
-        """A rate above all that were tried, as long as the highest of them did best: few runs can't tell what limits."""
-        if any(is_lost(losses) for losses in self.runs.values()):
+        """A rate above all that were tried, as long as the highest of them did best: few runs can't tell what comes."""
+        if lost_of(self.runs):
             return None
         highest = max(self.runs)
         length = min(map(len, self.runs.values()))
@@ -316,7 +317,7 @@ class _Test:
 
     def _unconfirmed(self, phases: Phases) -> tuple[float | None, float, float]:
         """Where no two runs can be compared: the one that held, else what the ramp alone says."""
-        held = [rate for rate, losses in self.runs.items() if not is_lost(losses)]
+        held = sorted(set(self.runs) - set(lost_of(self.runs)))
         if held:
             return held[0], held[0], held[0]
         middle = _middle(phases)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gradwise.diagnosis.metric import primary_place
 from gradwise.interventions import Intervention
-from gradwise.recording.recording import Floats, OptimizerInfo, Recording
+from gradwise.recording.recording import EMPTY, Floats, OptimizerInfo, Recording, Series
 from gradwise.recording.signals import LOSS, MOMENTUM, TIME, VALIDATION
 from gradwise.schedules import Schedule, constant
 from gradwise.search.attempts import Bench
@@ -48,6 +49,7 @@ class ScriptTrack:
     progress: Callable[[str], None] = lambda what: None
     optimizers: tuple[OptimizerInfo, ...] = ()
     by_hand: bool = False
+    _place: int | None = None
     _began: float = field(default_factory=time.monotonic)
 
     def run(self, lr: Schedule, steps: int, what: str) -> Run:
@@ -64,8 +66,22 @@ class ScriptTrack:
             losses = self._printed(output, len(losses))
         momentum = recording.get(MOMENTUM, self.optimizer)
         return Run(
-            np.asarray(losses, np.float64), complete, float(np.ravel(momentum.values)[0]) if len(momentum) else 0.0
+            np.asarray(losses, np.float64),
+            complete,
+            float(np.ravel(momentum.values)[0]) if len(momentum) else 0.0,
+            EMPTY if self.metric is not None else self._validated(recording, steps),
         )
+
+    def _validated(self, recording: Recording, steps: int) -> Series:
+        """The validation losses, all from one place in the script: in all runs that of the first to have any."""
+        if self._place is None:
+            self._place = primary_place([recording])
+        if self._place is None:
+            return EMPTY
+        series = recording.get(VALIDATION, self._place)
+        # A pass at the very end may have been cut off with the trial.
+        whole = (series.steps > 0) & (series.steps < steps)
+        return Series(series.steps[whole], series.values[whole])
 
     def epoch(self, steps: int) -> int:
         """The steps of an epoch, from where the script evaluates, as far as it does so within `steps`.
