@@ -6,11 +6,12 @@
 Nine tasks (`lr_tasks.py`), four rules, 700 steps. The *best rate* is that of the lowest held-out loss after 700 steps,
 mean of five seeds, on a grid of eight rates a decade; the distance is in decades and zero wherever the mean is within
 one seed's standard deviation of the best. Each finder may use its own ramp; the suggestion is `range_test`'s with its
-default budget of 1,200 steps and a horizon of 700, once as for a script that evaluates the held-out loss after each
-epoch and once by the training loss alone. (The held-out rows are those the best rate is told by: what is measured is
-how well short runs forecast long ones, not how well one held-out set stands for another.) fastai's finders are re-implemented from their description: 100
-steps from 1e-7 to 10, losses averaged exponentially (0.98, corrected), stopped at four times the lowest; *valley*: the
-middle of the longest falling subsequence; *steepest*: the most negative slope against log rate; *minimum/10*.
+default budget of 1,200 steps and a horizon of 700: once as for a script that evaluates the held-out loss after each
+epoch, once by the training loss alone. (The held-out rows are those that tell the best rate: what is measured is how
+well short runs forecast long ones, not how well one held-out set stands for another.) fastai's finders are
+re-implemented from their description: 100 steps from 1e-7 to 10, losses averaged exponentially (0.98, corrected),
+stopped at four times the lowest; *valley*: the middle of the longest falling subsequence; *steepest*: the most negative
+slope against log rate; *minimum/10*.
 """
 
 from __future__ import annotations
@@ -163,29 +164,25 @@ def suggestions(task: Task, rule: str, seeds: list[int], validate: bool) -> list
     return [track.found for track in tracks if track.found is not None]
 
 
-def trained(task: Task, rule: str, seed: int, rates: Floats) -> Floats:
-    """The losses of one run."""
-    return np.asarray(train(task, rule, [seed], torch.tensor(rates, dtype=torch.float32)[None])[0][0], np.float64)
-
-
-def finders(task: Task, rule: str, seed: int) -> dict[str, float]:
-    """What fastai's finders suggest, from their own ramp."""
+def finders(task: Task, rule: str, seeds: list[int]) -> dict[str, list[float]]:
+    """What fastai's finders suggest for each seed, from their own ramp."""
     rates = np.geomspace(1e-7, 10.0, 100)
-    losses: list[float] = []
-    average = 0.0
-    for k, loss in enumerate(trained(task, rule, seed, rates)):
-        average = 0.98 * average + 0.02 * loss
-        smooth = average / (1 - 0.98 ** (k + 1))
-        if not np.isfinite(smooth) or (losses and smooth > 4 * min(losses)):
-            break
-        losses.append(smooth)
-    y = np.array(losses)
-    slope = np.gradient(y, np.log(rates[: len(y)]))
-    return {
-        "fastai valley": float(rates[valley(y)]),
-        "steepest": float(rates[np.argmin(slope)]),
-        "minimum/10": float(rates[np.argmin(y)]) / 10,
-    }
+    found: dict[str, list[float]] = {"fastai valley": [], "steepest": [], "minimum/10": []}
+    for curve in train(task, rule, seeds, torch.tensor(rates, dtype=torch.float32).expand(len(seeds), -1))[0]:
+        losses: list[float] = []
+        average = 0.0
+        for k, loss in enumerate(curve.astype(np.float64)):
+            average = 0.98 * average + 0.02 * float(loss)
+            smooth = average / (1 - 0.98 ** (k + 1))
+            if not np.isfinite(smooth) or (losses and smooth > 4 * min(losses)):
+                break
+            losses.append(smooth)
+        y = np.array(losses)
+        slope = np.gradient(y, np.log(rates[: len(y)]))
+        found["fastai valley"].append(float(rates[valley(y)]))
+        found["steepest"].append(float(rates[np.argmin(slope)]))
+        found["minimum/10"].append(float(rates[np.argmin(y)]) / 10)
+    return found
 
 
 def valley(losses: Floats) -> int:
@@ -249,9 +246,7 @@ def main() -> None:
             for column, validate in (("gradwise", True), ("gradwise, training loss", False)):
                 found = suggestions(task, rule, list(seeds), validate)
                 suggested[column] = [np.nan if f.rate is None else f.rate for f in found]
-            for seed in seeds:
-                for finder, rate in finders(task, rule, seed).items():
-                    suggested.setdefault(finder, []).append(rate)
+            suggested.update(finders(task, rule, list(seeds)))
             cells = []
             for finder, rates in suggested.items():
                 away = np.array([abs(truth.distance(r)) if np.isfinite(r) else 9.0 for r in rates])

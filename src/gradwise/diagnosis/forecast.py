@@ -200,20 +200,20 @@ def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], leng
         steps = steps[(steps >= skip) & (steps <= length)]
         values = np.array([s.values[np.searchsorted(s.steps, steps)] for s in judged], np.float64)
         if len(steps) >= _EVALUATIONS and np.isfinite(values).all():
-            every = np.concatenate([s.values for s in judged])
-            return _Seen(steps.astype(np.float64), values, False, 1.0, float(judged[0].values.max() - every.min()))
+            lowest = min(float(s.values.min()) for s in judged)
+            return _Seen(steps.astype(np.float64), values, False, 1.0, float(judged[0].values.max()) - lowest)
     blocks = np.array_split(np.arange(skip, length), min(_BLOCKS, length - skip))
     times = np.array([b.mean() for b in blocks])
     losses = np.array([y[:length] for y in held.values()], np.float64)[:, skip:]
-    steps = np.diff(losses, axis=1)
-    both = float(np.mean(steps.mean(0) ** 2))  # variances of common + own/n, and of both
-    every = float(np.mean(steps**2))
+    moves = np.diff(losses, axis=1)
+    both = float(np.mean(moves.mean(0) ** 2))  # variances of common + own/n, and of both
+    every = float(np.mean(moves**2))
     n = len(losses)
     own = max((every - both) * n / (n - 1), 1e-12 * every)
     shared = max(both - own / n, 0.0)
-    share = float(1 / np.sqrt(1 + n * shared / own)) if every > 0 else 1.0
+    weight = float(1 / np.sqrt(1 + n * shared / own)) if every > 0 else 1.0
     means = np.array([[y[b].mean() for b in blocks] for y in held.values()], np.float64)
-    return _Seen(times, means, True, share, float(max(next(iter(held.values()))[0], means[0].max()) - means.min()))
+    return _Seen(times, means, True, weight, float(max(next(iter(held.values()))[0], means[0].max()) - means.min()))
 
 
 @dataclass(frozen=True, slots=True)
