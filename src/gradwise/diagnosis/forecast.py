@@ -49,12 +49,12 @@ _RISES = (1e-3, 1e-1, 10.0)
 _ABSURD = 2.0
 # What else the swings' misses come down to, as a share of what they begin with.
 _REST = 0.1
-# Losses are averaged in so many blocks; so many evaluations of validation are enough to go by.
+# Losses of runs that swing are averaged in so many blocks; so many evaluations of validation are enough to go by.
 _BLOCKS, _EVALUATIONS = 24, 2
 # Rates are told apart no finer than this, in decades (15 %).
 _GRID = 1 / 16
-# Below this momentum the swing is over within the beginning that is left out.
-_SWINGS = 0.5
+# Runs swing where of the energy of a swing more than this is left after the beginning.
+_SWINGS = 0.1
 # Rates that lose less than so much of what there is to gain after the beginning are as good as the best.
 _AS_GOOD = 0.02
 # The share of a run's last losses that must be above the start where it diverged: all but the highest.
@@ -149,7 +149,7 @@ def forecast(
     if len(held) < 2 or length < 2:
         return None
     rates = np.array(list(held))
-    seen = _seen(held, validation or {}, length)
+    seen = _seen(held, validation or {}, length, momentum)
     fit = _fit(rates, seen, length, momentum)
     top = np.log10(rates[-1]) + above
     if lost:
@@ -190,19 +190,20 @@ class _Seen:
         return np.asarray(values - together + self.share * (together - together.mean(-1, keepdims=True)))
 
 
-def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], length: int) -> _Seen:
+def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], length: int, momentum: float) -> _Seen:
     """Validation losses where each run has enough at the same steps, else training losses in blocks."""
     skip = int(_BEGINNING * length)
+    swings = momentum**skip > _SWINGS
     judged = [validation[rate] for rate in held if rate in validation]
     if len(judged) == len(held):
-        shared: set[int] = set.intersection(*(set(s.steps.tolist()) for s in judged))
-        steps = np.array(sorted(shared), np.int64)
+        together: set[int] = set.intersection(*(set(s.steps.tolist()) for s in judged))
+        steps = np.array(sorted(together), np.int64)
         steps = steps[(steps >= skip) & (steps <= length)]
         values = np.array([s.values[np.searchsorted(s.steps, steps)] for s in judged], np.float64)
         if len(steps) >= _EVALUATIONS and np.isfinite(values).all():
             lowest = min(float(s.values.min()) for s in judged)
-            return _Seen(steps.astype(np.float64), values, False, 1.0, float(judged[0].values.max()) - lowest)
-    blocks = np.array_split(np.arange(skip, length), min(_BLOCKS, length - skip))
+            return _Seen(steps.astype(np.float64), values, False, float(swings), float(judged[0].values.max()) - lowest)
+    blocks = np.array_split(np.arange(skip, length), min(_BLOCKS, length - skip) if swings else length - skip)
     times = np.array([b.mean() for b in blocks])
     losses = np.array([y[:length] for y in held.values()], np.float64)[:, skip:]
     moves = np.diff(losses, axis=1)
@@ -211,7 +212,7 @@ def _seen(held: Mapping[float, Floats], validation: Mapping[float, Series], leng
     n = len(losses)
     own = max((every - both) * n / (n - 1), 1e-12 * every)
     shared = max(both - own / n, 0.0)
-    weight = float(1 / np.sqrt(1 + n * shared / own)) if every > 0 else 1.0
+    weight = float(1 / np.sqrt(1 + n * shared / own)) if swings and every > 0 else 0.0
     means = np.array([[y[b].mean() for b in blocks] for y in held.values()], np.float64)
     return _Seen(times, means, True, weight, float(max(next(iter(held.values()))[0], means[0].max()) - means.min()))
 
@@ -280,7 +281,7 @@ def _fit(rates: Floats, seen: _Seen, length: int, momentum: float) -> _Fit:
     ]
     table = seen.free(_columns(rates, seen.times, momentum, shapes)[:, : 2 if seen.common else 3])
     weights = np.ones(len(seen.times))
-    if momentum > _SWINGS:
+    if momentum ** int(_BEGINNING * length) > _SWINGS:
         # What a swing's phase leaves unexplained dies away as μᵗ, down to what else there is.
         weights = 1 / np.hypot(_REST, momentum**seen.times)
         weights /= weights.max()

@@ -28,6 +28,7 @@ class Suggestion:
         why: how it was found, in sentences.
         validation: the validation losses of the runs at constant rates, where any were evaluated.
         metric: what decided: "validation loss" or "training loss".
+        inconclusive: whether no rate could be told from losses of this kind at all.
     """
 
     rate: float | None
@@ -43,6 +44,7 @@ class Suggestion:
     why: tuple[str, ...] = ()
     validation: Mapping[float, Series] = field(default_factory=dict)
     metric: str = TRAINED
+    inconclusive: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The same as a JSON object; what isn't finite is null."""
@@ -53,6 +55,7 @@ class Suggestion:
             "horizon": self.horizon,
             "confirmed": self.confirmed,
             "metric": self.metric,
+            "inconclusive": self.inconclusive,
             "steps": self.steps,
             "why": list(self.why),
             "phases": {

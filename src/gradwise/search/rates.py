@@ -9,7 +9,7 @@ chosen where the ones before forecast the best rate.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,7 +32,7 @@ _RAMP, _RUNS, _SHORT = 1 / 3, 6, 20
 # A momentum's time constants that a run must have, before which its answer isn't there.
 _CONSTANTS = 8 / 3
 # Evaluations of validation that a run should have; and the runs that there must be at least.
-_EPOCHS, _FEWEST = 4, 3
+_EPOCHS, _FEWEST = 3, 3
 # A jump within this factor of a ramp's first rate: nothing came before it that noise could hide.
 _AT_ONCE = 1000.0
 # Spacing of the first three rates, in decades, and the least distance of a further one.
@@ -68,6 +68,10 @@ class Track(Protocol):
 
 class HaltedError(Exception):
     """No further run, and why, in words that follow "the range test ended early: "."""
+
+
+class InconclusiveError(HaltedError):
+    """No rate can be told from losses of this kind, and why, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,9 @@ def range_test(track: Track, budget: Budget) -> Suggestion:
     try:
         test.ramp()
         test.settle()
+    except InconclusiveError as reason:
+        test.why.append(f"Inconclusive: {reason}")
+        return replace(test.suggestion(), rate=None, low=math.nan, high=math.nan, confirmed=False, inconclusive=True)
     except HaltedError as halted:
         test.why.append(f"The range test ended early: {halted}.")
     return test.suggestion()
@@ -275,8 +282,8 @@ class _Test:
 
     def _following(self) -> float | None:
         """The rate to try next: the forecast's best, or next to it if that has been tried."""
-        if self.few and (above := self._above()) is not None:
-            return above
+        if self.few and (beyond := self._beyond()) is not None:
+            return beyond
         found = self._forecast(self.wide)
         if found is None:
             held = sorted(set(self.runs) - set(lost_of(self.runs)))
@@ -289,14 +296,15 @@ class _Test:
                 return float(10**place)
         return None
 
-    def _above(self) -> float | None:
-        """A rate above all that were tried, as long as the highest of them did best: few runs can't tell what comes."""
-        if lost_of(self.runs):
-            return None
-        highest = max(self.runs)
+    def _beyond(self) -> float | None:
+        """A rate beyond the highest or lowest tried, as long as that did best: few runs can't tell what comes there."""
         length = min(map(len, self.runs.values()))
         ends = {rate: float(losses[length - max(1, length // 4) : length].mean()) for rate, losses in self.runs.items()}
-        return highest * 10**self.wide if ends[highest] <= min(ends.values()) else None
+        lost = lost_of(self.runs)
+        best = min((rate for rate in ends if rate not in lost), key=ends.__getitem__, default=None)
+        if best == max(ends):
+            return best * 10**self.wide
+        return best / 10**self.wide if best is not None and best == min(ends) and len(ends) > 1 else None
 
     # the answer
 
