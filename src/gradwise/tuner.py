@@ -123,7 +123,9 @@ def tune(
     training = _training(objective)
     if training is not None:
         epochs = epochs or training.epochs
-        test = training.test if test is None and training.tested is not None else test
+        if test is not None:
+            raise ValueError("tune: a Training has test data of its own: give it (training, validation, test)")
+        test = training.test if training.tested is not None else None
     how = Method(method, pruning, trials, points, seed, evaluations=max(1, epochs or 1))
     where = Where(engine, jobs, address, Share(cpus, gpus))
     function = Function(objective, test, maximize, own, timeout)

@@ -96,6 +96,11 @@ def test_a_method_that_learns_gets_several_batches() -> None:
     assert engine.slots == 3
 
 
+def test_a_training_has_test_data_of_its_own() -> None:
+    with pytest.raises(ValueError, match="test data of its own"):
+        gradwise.tune(training(), SPACE, test=lambda config: 1.0)
+
+
 def test_more_is_better_and_pruning_knows_it() -> None:
     def accuracy(outputs: Any, targets: Any) -> Any:
         return (outputs.argmax(1) == targets).float().mean()
