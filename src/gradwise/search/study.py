@@ -1,6 +1,6 @@
 """A study: the trials of one search on disk, and which configuration comes next.
 
-Nothing but this and `gradwise.search.storage` knows Optuna.
+What Optuna knows of it, and how it is kept, is nobody else's business.
 """
 
 from __future__ import annotations
