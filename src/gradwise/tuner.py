@@ -14,12 +14,13 @@ from gradwise.search.domains import Domain, SpaceError, Value
 from gradwise.search.engines import Where, one
 from gradwise.search.functions import Function
 from gradwise.search.jobs import Job
+from gradwise.search.methods import METHODS, PRUNING, Method
 from gradwise.search.pending import FOLDER
 from gradwise.search.protocol import Found, Plan
 from gradwise.search.protocol import tune as _tune
 from gradwise.search.space import Parameter, Space
 from gradwise.search.splits import Split, split
-from gradwise.search.study import METHODS, PRUNING, Method, Study
+from gradwise.search.study import Study
 
 if TYPE_CHECKING:
     from gradwise.batched import Training

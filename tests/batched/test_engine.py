@@ -11,7 +11,7 @@ from batched.nets import double, training
 from gradwise.batched import loop
 from gradwise.batched.engine import Batched, width
 from gradwise.search.jobs import Job
-from gradwise.search.study import Method
+from gradwise.search.methods import Method
 
 SPACE: dict[str, Any] = {"lr": "1e-3..1", "rule": ["sgd", "momentum", "adam"]}
 

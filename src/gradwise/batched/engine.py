@@ -10,7 +10,7 @@ from typing import Any
 from gradwise.batched.loop import Run, tested, together
 from gradwise.batched.training import Trained, Training
 from gradwise.search.jobs import Job, OnJobValue, Result, Work
-from gradwise.search.study import Method
+from gradwise.search.methods import Method
 
 # Methods whose proposals don't depend on what came of others: as many at once as there is room for.
 _BLIND = ("guess", "grid", "random", "quasi-random")

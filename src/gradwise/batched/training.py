@@ -17,7 +17,7 @@ from gradwise.search.splits import Split
 
 if TYPE_CHECKING:
     from gradwise.batched.engine import Batched
-    from gradwise.search.study import Method
+    from gradwise.search.methods import Method
 
 Config = Mapping[str, Any]
 Part = tuple[Tensor, Tensor]
