@@ -185,9 +185,10 @@ def overhead(runs: int) -> None:
         Path(folder, "train.py").write_text(SCRIPT)
         alone, watched, tuned, driver = [], [], [], []
         from gradwise.search.jobs import Job
+        from gradwise.search.methods import Method
         from gradwise.search.scripted import Task
         from gradwise.search.space import Space
-        from gradwise.search.study import Method, Study
+        from gradwise.search.study import Study
         from gradwise.trials.process import Target
 
         space = Space.of({"lr": "1e-4..1"})

@@ -65,8 +65,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     args = parser.parse_args()
-    print(f"trials needed of {args.trials}, median of {args.repeats} searches (searches that got there)\n")
-    print(f"{'task':20} {'grid’s best':>12} {'noise':>8} {'grid':>5} " + " ".join(f"{m:>14}" for m in args.methods))
+    print(f"trials needed of {args.trials}, median of {args.repeats} searches (searches that got there)", flush=True)
     for name in args.tasks:
         objective, began = task(name), time.perf_counter()
         grid = gradwise.tune(task(name, rows=64), SPACE, method="grid", points=GRID_POINTS, trials=10_000)
@@ -74,9 +73,13 @@ def main() -> None:
         assert grid.value is not None
         again = objective.train([grid.config] * 16, range(1, 17))
         noise = statistics.stdev(t.value if t.value is not None else float("inf") for t in again)
-        cells = []
+        print(
+            f"\n{name}: the best of a grid of {len(grid.trials)} is {grid.value:.4f}, noise {noise:.4f} "
+            f"({time.perf_counter() - began:.0f} s)",
+            flush=True,
+        )
         for method in args.methods:
-            found = []
+            began, found = time.perf_counter(), list[int | None]()
             for seed in range(args.repeats):
                 tuned = gradwise.tune(objective, SPACE, method=method, trials=args.trials, seed=seed)
                 losses = [t["value"] if t["value"] is not None else float("inf") for t in tuned.trials]
@@ -84,13 +87,10 @@ def main() -> None:
             reached = [n for n in found if n is not None]
             middle = statistics.median(n if n is not None else args.trials + 1 for n in found)
             shown = f"{middle:g}" if middle <= args.trials else f"> {args.trials}"
-            cells.append(f"{shown} ({len(reached)}/{args.repeats})")
-        print(
-            f"{name:20} {grid.value:12.4f} {noise:8.4f} {len(grid.trials):5} "
-            + " ".join(f"{c:>14}" for c in cells)
-            + f"   {time.perf_counter() - began:.0f} s",
-            flush=True,
-        )
+            print(
+                f"  {method:14} {shown:>6} ({len(reached)}/{args.repeats})   {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

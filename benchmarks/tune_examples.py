@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # What is tuned, and the script's own arguments that keep it short.
 COMMANDS: dict[str, tuple[str, str]] = {
     "breast_cancer_logistic": ("--lr 0.1,1 --training-loss", "--epochs 3"),
-    "cartpole_reinforce": (r"--arg lr=0.01,0.05 --maximize --metric stood\sfor\s(\d+)", "--iterations 3"),
+    "cartpole_reinforce": (r"--arg lr=0.01,0.05 --maximize --metric stood\sfor\s(\d+)", "--iterations 10"),
     "char_lstm": ("--lr 0.01,0.05 --clip own", "--epochs 1"),
     "denoise_amp": ("--lr 1e-3,1e-2 --rule own", "--epochs 2"),
     "diabetes_regression": ("--rule sgd,adam --lr 0.01", "--epochs 10"),
@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gan": ("--lr 1e-3,4e-3 --which 1 --training-loss", "--steps 60"),
     "iris_from_scratch": ("--arg lr=0.02,0.1 --metric loss\\s(\\S+),", "--epochs 10"),
     "tiny_transformer": ("--lr 1e-3,1e-2 --weight-decay own", "--steps 100"),
-    "vae": ("--activation relu,tanh --training-loss", "--epochs 2"),
+    "vae": ("--activation own,tanh --training-loss", "--epochs 2"),
     "wine_lbfgs": ("--arg max-iter=5,10 --training-loss", "--epochs 5"),
 }
 
@@ -65,10 +65,12 @@ def main() -> int:
                 continue
             report = json.loads((Path(folder) / "tune.json").read_text("utf-8"))
         own, values = report["own"]["value"], [t.get("value") for t in report["trials"]]
+        problems = [t["problem"] for t in report["trials"] if t.get("problem")]
+        failed += len(problems)
         notes = [note for note in report["notes"] if "test" in note and "--test-metric" not in note]
         print(
             f"{name:24} ✓ {report['selected_on']}: own {own:.4g}, trials {values}, "
-            f"{time.perf_counter() - began:.0f} s{' · ' + notes[0][:70] if notes else ''}",
+            f"{time.perf_counter() - began:.0f} s{' · ' + (problems or notes)[0][:90] if problems or notes else ''}",
             flush=True,
         )
     return 1 if failed else 0

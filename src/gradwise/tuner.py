@@ -14,12 +14,13 @@ from gradwise.search.domains import Domain, SpaceError, Value
 from gradwise.search.engines import Where, one
 from gradwise.search.functions import Function
 from gradwise.search.jobs import Job
+from gradwise.search.methods import METHODS, PRUNING, Method
 from gradwise.search.pending import FOLDER
 from gradwise.search.protocol import Found, Plan
 from gradwise.search.protocol import tune as _tune
 from gradwise.search.space import Parameter, Space
 from gradwise.search.splits import Split, split
-from gradwise.search.study import METHODS, PRUNING, Method, Study
+from gradwise.search.study import Study
 
 if TYPE_CHECKING:
     from gradwise.batched import Training
@@ -123,7 +124,9 @@ def tune(
     training = _training(objective)
     if training is not None:
         epochs = epochs or training.epochs
-        test = training.test if test is None and training.tested is not None else test
+        if test is not None:
+            raise ValueError("tune: a Training has test data of its own: give it (training, validation, test)")
+        test = training.test if training.tested is not None else None
     how = Method(method, pruning, trials, points, seed, evaluations=max(1, epochs or 1))
     where = Where(engine, jobs, address, Share(cpus, gpus))
     function = Function(objective, test, maximize, own, timeout)

@@ -11,7 +11,7 @@ from batched.nets import double, training
 from gradwise.batched import loop
 from gradwise.batched.engine import Batched, width
 from gradwise.search.jobs import Job
-from gradwise.search.study import Method
+from gradwise.search.methods import Method
 
 SPACE: dict[str, Any] = {"lr": "1e-3..1", "rule": ["sgd", "momentum", "adam"]}
 
@@ -94,6 +94,11 @@ def test_a_method_that_learns_gets_several_batches() -> None:
     keys.append(next_done(engine))
     assert keys == ["0", "1", "2"]
     assert engine.slots == 3
+
+
+def test_a_training_has_test_data_of_its_own() -> None:
+    with pytest.raises(ValueError, match="test data of its own"):
+        gradwise.tune(training(), SPACE, test=lambda config: 1.0)
 
 
 def test_more_is_better_and_pruning_knows_it() -> None:

@@ -267,6 +267,15 @@ def test_a_configuration_that_makes_no_sense_fails_by_itself(config: dict[str, A
     assert said in found.trials[0]["problem"]
 
 
+def test_a_model_that_does_not_fit_its_inputs_fails_by_itself() -> None:
+    task = training(lambda config: nn.Linear(config["width"], 3))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        task.train([{"width": 6}, {"width": 6}, {"width": 5}, {"width": 5}])
+    found = gradwise.tune(task, {"width": [5, 6], "lr": [0.1, 0.2]}, method="grid", trials=4)
+    assert [t["state"] for t in found.trials] == ["failed", "failed", "complete", "complete"]
+    assert "shapes cannot be multiplied" in found.trials[0]["problem"]
+
+
 def test_losses_that_are_no_means_are_refused() -> None:
     task = Training(mlp, lambda o, y: nn.functional.cross_entropy(o, y, reduction="none"), classes(6))
     with pytest.raises(BatchError, match="must be one number for a batch"):

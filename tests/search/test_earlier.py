@@ -7,8 +7,9 @@ from typing import Any
 
 from gradwise.search.earlier import earlier
 from gradwise.search.jobs import Result
+from gradwise.search.methods import Method
 from gradwise.search.space import Space
-from gradwise.search.study import Method, Study, same_question
+from gradwise.search.study import Study, same_question
 
 QUESTION: dict[str, Any] = {
     "script": "train.py",

@@ -11,10 +11,11 @@ import sqlalchemy
 
 from gradwise.search import drivers, study
 from gradwise.search.jobs import InProcess, Job, Result
+from gradwise.search.methods import Method
 from gradwise.search.protocol import Plan, tune
 from gradwise.search.space import Space
-from gradwise.search.storage import AwayError
-from gradwise.search.study import Method, Study, StudyError
+from gradwise.search.storage import AwayError, StudyError
+from gradwise.search.study import Study
 from search.driven import Drive, answer, finished, kill
 from servers import PostgreSQL, free_port
 

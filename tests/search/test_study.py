@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from gradwise.search.jobs import Result
+from gradwise.search.methods import METHODS, PRUNING, Method
 from gradwise.search.space import Space
-from gradwise.search.study import METHODS, PRUNING, Method, Study, StudyError, same_question
+from gradwise.search.storage import StudyError
+from gradwise.search.study import Study, same_question
 from search.hills import SPACE, hill
 
 MIXED = Space.read(

@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from gradwise.batched.loop import Run, tested, together
-from gradwise.batched.stack import BatchError
 from gradwise.batched.training import Trained, Training
 from gradwise.search.jobs import Job, OnJobValue, Result, Work
-from gradwise.search.study import Method
+from gradwise.search.methods import Method
 
 # Methods whose proposals don't depend on what came of others: as many at once as there is room for.
 _BLIND = ("guess", "grid", "random", "quasi-random")
@@ -65,35 +64,19 @@ class Batched:
         self._done.clear()
 
     def _made(self, jobs: list[Job], on_value: OnJobValue) -> list[tuple[Job, Result]]:
-        began, sound, results = time.perf_counter(), list[Job](), dict[str, Result]()
-        for job in jobs:
-            problem = self._problem(job)
-            if problem:
-                results[job.key] = Result(None, problem=problem)
-            else:
-                sound.append(job)
-        runs = [Run(self._config(job), job.seed) for job in sound]
-        trained = together(self.training, runs, lambda k, epoch, v: on_value(sound[k], epoch, self.sign * v))
-        share = (time.perf_counter() - began) / max(1, len(sound))
-        for job, each in zip(sound, trained, strict=True):
-            results[job.key] = replace(self._result(job, each), seconds=share)
-        return [(job, results[job.key]) for job in jobs]
+        began = time.perf_counter()
+        runs = [Run(self._config(job), job.seed) for job in jobs]
+        found = together(self.training, runs, lambda k, epoch, v: on_value(jobs[k], epoch, self.sign * v))
+        results = [self._result(job, each) for job, each in zip(jobs, found, strict=True)]
+        share = (time.perf_counter() - began) / max(1, len(jobs))
+        return [(job, replace(result, seconds=share)) for job, result in zip(jobs, results, strict=True)]
 
     def _config(self, job: Job) -> Mapping[str, Any]:
         return (self.baseline if job.config is None else job.config) or {}
 
-    def _problem(self, job: Job) -> str:
-        """Why a configuration can't be run, so that it doesn't end the search for others; "" where it can."""
-        config = self._config(job)
-        try:
-            self.training.optimizer(self.training.build(config, job.seed), config)
-        except BatchError:
-            raise
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"[:300]
-        return ""
-
-    def _result(self, job: Job, trained: Trained) -> Result:
+    def _result(self, job: Job, trained: Trained | Exception) -> Result:
+        if isinstance(trained, Exception):
+            return Result(None, problem=f"{type(trained).__name__}: {trained}"[:300])
         value = None if trained.value is None else self.sign * trained.value
         start = None if trained.start is None else self.sign * trained.start
         made = Result(value, start, trained.diverged, trained.steps)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwise.batched.rows import Rows, kind
-from gradwise.batched.stack import Loss, Stack, architecture
+from gradwise.batched.stack import BatchError, Loss, Stack, architecture
 from gradwise.batched.training import Config, Part, Trained, Training, seeded
 
 # Validation data is evaluated in pieces of so many items, over all rows.
@@ -61,22 +61,30 @@ def tested(task: Training, config: Config, state: dict[str, Tensor]) -> float:
         return _scored(model, task.score, task.tested)
 
 
-def together(task: Training, runs: Sequence[Run], on_epoch: OnEpoch) -> list[Trained]:
-    """Many configurations as rows of as few batches as possible.
+def together(task: Training, runs: Sequence[Run], on_epoch: OnEpoch) -> list[Trained | Exception]:
+    """Many configurations as rows of as few batches as possible; an exception where a configuration itself is wrong.
 
     Raises:
         BatchError: they can't be rows, and why.
     """
-    found: dict[int, Trained] = {}
-    for rows in _batches(task, runs):
-        if len(rows) == 1:
-            # A batch of one costs more than none.
-            (row,) = rows
-            found[row.place] = _single(task, row, on_epoch)
-            continue
-        with _own_luck(task, rows[0].run.seed):
-            found |= _Batch(task, rows).train(on_epoch)
+    found: dict[int, Trained | Exception] = {}
+    for rows in _alike(task, runs, found):
+        try:
+            most = min(task.rows, _fitting(task, rows[0].model, rows[0].run.config)) if len(rows) > 1 else 1
+            for at in range(0, len(rows), most):
+                found |= _batch(task, rows[at : at + most], on_epoch)
+        except BatchError:
+            raise
+        except Exception as error:  # a model that doesn't fit its inputs, a loss that doesn't fit its outputs
+            found |= {row.place: error for row in rows if row.place not in found}
     return [found[k] for k in range(len(runs))]
+
+
+def _batch(task: Training, rows: Sequence[_Row], on_epoch: OnEpoch) -> dict[int, Trained]:
+    if len(rows) == 1:  # a batch of one costs more than none
+        return {rows[0].place: _single(task, rows[0], on_epoch)}
+    with _own_luck(task, rows[0].run.seed):
+        return _Batch(task, rows).train(on_epoch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,21 +98,26 @@ class _Row:
     kind: Any
 
 
-def _batches(task: Training, runs: Sequence[Run]) -> Iterator[list[_Row]]:
-    """What goes together: one architecture, one batch size; rows of one kind of optimizer side by side."""
+def _alike(task: Training, runs: Sequence[Run], wrong: dict[int, Trained | Exception]) -> list[list[_Row]]:
+    """What goes together: one architecture, one batch size; rows of one kind of optimizer side by side.
+
+    What can't be built at all goes to `wrong`.
+    """
     together: dict[Any, list[_Row]] = {}
     for k, run in enumerate(runs):
-        with _own_luck(task, run.seed):
-            model = task.build(run.config, run.seed)
-        optimizer = task.optimizer(model, run.config)
+        try:
+            with _own_luck(task, run.seed):
+                model = task.build(run.config, run.seed)
+            optimizer, (size, _) = task.optimizer(model, run.config), task.lasts(run.config)
+        except Exception as error:  # what one configuration breaks must not end the others
+            wrong[k] = error
+            continue
         row = _Row(k, run, model, optimizer, kind(optimizer, _places(model)))
-        together.setdefault((architecture(model), task.lasts(run.config)[0]), []).append(row)
+        together.setdefault((architecture(model), size), []).append(row)
     for rows in together.values():
         kinds = list(dict.fromkeys(row.kind for row in rows))
         rows.sort(key=lambda row: kinds.index(row.kind))
-        most = min(task.rows, _fitting(task, rows[0].model, rows[0].run.config))
-        for at in range(0, len(rows), most):
-            yield rows[at : at + most]
+    return list(together.values())
 
 
 def _places(model: nn.Module) -> dict[Tensor, int]:

@@ -17,7 +17,7 @@ from gradwise.search.splits import Split
 
 if TYPE_CHECKING:
     from gradwise.batched.engine import Batched
-    from gradwise.search.study import Method
+    from gradwise.search.methods import Method
 
 Config = Mapping[str, Any]
 Part = tuple[Tensor, Tensor]
@@ -130,6 +130,7 @@ class Training:
 
         Raises:
             BatchError: they can't train in one batch, and why.
+            Exception: what a configuration itself raises.
         """
         from gradwise.batched.loop import Run, together
 
@@ -137,7 +138,12 @@ class Training:
         if len(given) != len(configs):
             raise ValueError(f"train: {len(given)} seeds for {len(configs)} configurations")
         runs = [Run(config, seed) for config, seed in zip(configs, given, strict=True)]
-        return together(self, runs, lambda k, epoch, value: False)
+        made = []
+        for each in together(self, runs, lambda k, epoch, value: False):
+            if isinstance(each, Exception):
+                raise each
+            made.append(each)
+        return made
 
     def test(self, config: Config, seed: int = 0) -> float:
         """Train one configuration by itself: the test score."""

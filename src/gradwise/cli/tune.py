@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from gradwise.search.engines import Where
     from gradwise.search.facts import Facts
     from gradwise.search.jobs import Engine, Result
+    from gradwise.search.methods import Method
     from gradwise.search.protocol import Found
     from gradwise.search.scripted import Scripted, Task
     from gradwise.search.space import Space
-    from gradwise.search.study import Method, Row, Study
+    from gradwise.search.study import Row, Study
 
 _SET = "What gradwise sets"
 _NONE_EARLIER = "no earlier study of this script has trials that lie in this space"
@@ -270,7 +271,7 @@ def _space(knobs: dict[str, str], arguments: Sequence[str], file: Path | None) -
 def _method(
     space: Space, name: str | None, pruning: str, trials: int | None, points: int, seed: int, jobs: int
 ) -> Method:
-    from gradwise.search.study import METHODS, PRUNING, Method
+    from gradwise.search.methods import METHODS, PRUNING, Method
 
     name = name or ("guess" if space.single else "tpe")
     if name not in METHODS:

@@ -1,6 +1,6 @@
 """A study: the trials of one search on disk, and which configuration comes next.
 
-Nothing but this and `gradwise.search.storage` knows Optuna.
+What Optuna knows of it, and how it is kept, is nobody else's business.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from gradwise.search.domains import Range, Value
+from gradwise.search.domains import Value
 from gradwise.search.drivers import PREFIX, Drivers
 from gradwise.search.jobs import Result
+from gradwise.search.methods import Method, pruner, sampler
 from gradwise.search.pending import Pending
-from gradwise.search.space import Configuration, Parameter, Space
+from gradwise.search.space import Configuration, Space
 from gradwise.search.storage import AwayError, Storage, StudyError, quietly, reached
+from gradwise.search.suggestions import distributions, encoded, suggest
 
 if TYPE_CHECKING:
     import optuna
 
 Answer = TypeVar("Answer")
 
-METHODS = ("guess", "grid", "random", "quasi-random", "tpe", "gp", "cma-es", "nsga-ii")
-PRUNING = ("none", "median", "halving", "hyperband")
 # Configurations in a row that were all tried before, after which there is nothing new to try.
 _REPEATS = 50
 # How often a configuration whose run was lost (a killed worker, a killed driver) is run again.
@@ -36,57 +34,6 @@ _AGAIN = 2
 # Seconds without a word after which no connection is held, and those after which one that failed is tried again.
 _IDLE, _AGAIN_IN = 5.0, 1.0
 _ENDED = ("complete", "pruned", "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """How a space is searched.
-
-    Attributes:
-        name: out of `METHODS`.
-        pruning: out of `PRUNING`.
-        trials: how many are planned; some methods divide them.
-        points: values on each range, for a grid.
-        seed: of its random numbers.
-        slots: how many run at a time.
-        evaluations: values that a whole run reports, for pruning.
-    """
-
-    name: str = "tpe"
-    pruning: str = "none"
-    trials: int = 30
-    points: int = 5
-    seed: int = 0
-    slots: int = 1
-    evaluations: int = 1
-
-    def settings(self) -> dict[str, Any]:
-        """All parameters that the method itself has, as they are set."""
-        begin = max(4, min(10, self.trials // 3))
-        each: dict[str, dict[str, Any]] = {
-            "guess": {},
-            "grid": {"points": self.points},
-            "random": {},
-            "quasi-random": {"qmc_type": "sobol", "scramble": True},
-            "tpe": {
-                "n_startup_trials": begin, "multivariate": True, "group": True, "n_ei_candidates": 24,
-                "constant_liar": self.slots > 1,
-            },
-            "gp": {"n_startup_trials": begin, "deterministic_objective": False},
-            "cma-es": {"n_startup_trials": 1},
-            "nsga-ii": {"population_size": max(4, min(50, self.trials // 4)), "swapping_prob": 0.5},
-        }  # fmt: skip
-        return each[self.name]
-
-    def pruning_settings(self) -> dict[str, Any]:
-        """All parameters that pruning has."""
-        least = max(1, self.evaluations // 9)
-        return {
-            "none": {},
-            "median": {"n_startup_trials": 4, "n_warmup_steps": least},
-            "halving": {"min_resource": least, "reduction_factor": 3},
-            "hyperband": {"min_resource": least, "max_resource": self.evaluations, "reduction_factor": 3},
-        }[self.pruning]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +108,8 @@ class Study:
         """Go on by this method."""
         self.method = method
         with quietly():
-            self._study.sampler = _sampler(method, len(self._trials))
-            self._study.pruner = _pruner(method)
+            self._study.sampler = sampler(method, len(self._trials))
+            self._study.pruner = pruner(method)
         self._list = self._listed()
 
     # what has been
@@ -228,7 +175,7 @@ class Study:
                     return None
                 return self._claimed(listed)
             trial = self._study.ask()
-            config = self.space.active(lambda p, trial=trial: _suggest(trial, p))  # type: ignore[misc]
+            config = self.space.active(lambda p, trial=trial: suggest(trial, p))  # type: ignore[misc]
             others = [r for r in self._rows.values() if r.config == config]
             if any(r.state == "running" for r in others):
                 # Somebody is at it: what comes of it will be known soon enough.
@@ -252,7 +199,7 @@ class Study:
         def enqueue() -> None:
             for config in configs:
                 if dict(config) not in known:
-                    self._study.enqueue_trial(_encoded(self.space, config))
+                    self._study.enqueue_trial(encoded(self.space, config))
 
         with quietly():
             self._patiently(enqueue)
@@ -261,9 +208,9 @@ class Study:
         """A trial of a configuration that is known beforehand, made and claimed in one go."""
         from optuna.trial import TrialState, create_trial
 
-        encoded = _encoded(self.space, config)
+        parts = encoded(self.space, config)
         template = create_trial(
-            state=TrialState.RUNNING, params=encoded, distributions=_distributions(self.space, encoded),
+            state=TrialState.RUNNING, params=parts, distributions=distributions(self.space, parts),
             user_attrs={"run": {"config": config, "driver": self._drivers.me}},
         )  # fmt: skip
         template.datetime_start = datetime.now()
@@ -412,7 +359,7 @@ class Study:
         again = often < _AGAIN
         if again:
             self._mark(number, "lost", True)
-            self._study.enqueue_trial(_encoded(self.space, config))
+            self._study.enqueue_trial(encoded(self.space, config))
         self._tell(self._ids[number], "FAIL", None)
         return "lost" if again else "failed"
 
@@ -508,95 +455,6 @@ def _state(result: Result) -> str:
 
 
 _STATES = {"RUNNING": "running", "WAITING": "waiting", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-
-
-def _suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
-    """A value of one parameter; where values and ranges are mixed, first which piece, then where in it."""
-    name, pieces = parameter.name, parameter.domain.pieces
-    if len(pieces) == 1 and isinstance(pieces[0], Range):
-        return _within(trial, name, pieces[0])
-    if not any(isinstance(p, Range) for p in pieces):
-        chosen = trial.suggest_categorical(name, [p for p in pieces if not isinstance(p, Range)])
-        assert chosen is not None
-        return chosen
-    k = trial.suggest_categorical(f"{name}:piece", list(range(len(pieces))))
-    piece = pieces[k]
-    return _within(trial, f"{name}:{k}", piece) if isinstance(piece, Range) else piece
-
-
-def _within(trial: optuna.Trial, name: str, span: Range) -> Value:
-    if span.whole:
-        return trial.suggest_int(name, int(span.low), int(span.high), log=span.log)
-    return trial.suggest_float(name, span.low, span.high, log=span.log)
-
-
-def _distributions(space: Space, encoded: Mapping[str, Value]) -> dict[str, optuna.distributions.BaseDistribution]:
-    """Those that `_suggest` would use for these parts."""
-    import optuna
-
-    study = optuna.create_study()
-    study.enqueue_trial(dict(encoded))
-    trial = study.ask()
-    space.active(lambda p: _suggest(trial, p))
-    return trial.distributions
-
-
-def _encoded(space: Space, config: Configuration) -> dict[str, Value]:
-    """A configuration by the names that `_suggest` gives its parts."""
-    found: dict[str, Value] = {}
-    for parameter in space.parameters:
-        if parameter.name not in config:
-            continue
-        name, value, pieces = parameter.name, config[parameter.name], parameter.domain.pieces
-        if len(pieces) == 1 or not any(isinstance(p, Range) for p in pieces):
-            found[name] = value
-            continue
-        k = next(k for k, p in enumerate(pieces) if (value in p if isinstance(p, Range) else value == p))
-        found[f"{name}:piece"] = k
-        if isinstance(pieces[k], Range):
-            found[f"{name}:{k}"] = value
-    return found
-
-
-def _sampler(method: Method, before: int) -> optuna.samplers.BaseSampler:
-    from optuna import samplers
-
-    # A search that goes on must not draw again what it drew at its start.
-    seed = int(np.random.SeedSequence([method.seed, before]).generate_state(1)[0])
-    chance = samplers.RandomSampler(seed)
-    given = method.settings()
-    match method.name:
-        case "tpe":
-            return samplers.TPESampler(seed=seed, **given)
-        case "gp":
-            return samplers.GPSampler(seed=seed, independent_sampler=chance, warn_independent_sampling=False, **given)
-        case "cma-es":
-            return samplers.CmaEsSampler(
-                seed=seed, independent_sampler=chance, warn_independent_sampling=False, **given
-            )
-        case "nsga-ii":
-            return samplers.NSGAIISampler(seed=seed, **given)
-        case "quasi-random":
-            # Its points are numbered in the study; its scrambling must stay the same.
-            return samplers.QMCSampler(
-                seed=method.seed, independent_sampler=chance, warn_asynchronous_seeding=False,
-                warn_independent_sampling=False, **given,
-            )  # fmt: skip
-        case _:
-            return chance
-
-
-def _pruner(method: Method) -> optuna.pruners.BasePruner:
-    from optuna import pruners
-
-    kinds = {
-        "none": pruners.NopPruner,
-        "median": pruners.MedianPruner,
-        "halving": pruners.SuccessiveHalvingPruner,
-        "hyperband": pruners.HyperbandPruner,
-    }
-    made: optuna.pruners.BasePruner = kinds[method.pruning](**method.pruning_settings())
-    return made
 
 
 def same_question(study: Study, wanted: Mapping[str, Any]) -> None:
