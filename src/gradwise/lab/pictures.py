@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +27,7 @@ _OLIVE, _PURPLE = "#999933", "#8866CC"
 _WARM, _COOL = (RED, ORANGE, MAGENTA), (BLUE, CYAN, TEAL, _OLIVE, _PURPLE)
 _PLAIN = ("sgd", "momentum", "nesterov", "asgd", "schedule-free-sgd")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "x", "cross", "pentagon")
-_COLUMNS, _ROWS = 100, 80  # of the relief
+_COLUMNS, _ROWS, _BANDS = 420, 320, 18  # of the relief
 _MILLISECONDS = 70
 _DEEPEST = 1e-4  # of the way from the goal to the lowest, where the lower panel ends
 
@@ -141,11 +144,11 @@ def race_figure(race: Race, field: Field) -> go.Figure:
 
 def _ground(figure: go.Figure, race: Race) -> None:
     """The map and its marks."""
-    x, y, heights = relief(race)
-    figure.add_contour(
-        x=x, y=y, z=np.round(heights, 4), showscale=False, hoverinfo="skip", row=1, col=1,
-        colorscale=[[0, "rgba(127,127,127,0.02)"], [1, "rgba(127,127,127,0.42)"]],
-        contours={"start": 0.0, "end": 1.0, "size": 0.05}, line={"color": "rgba(127,127,127,0.45)", "width": 0.6},
+    (left, right), (low, high) = race.surface.x, race.surface.y
+    # As an image: while it plays, Plotly takes traces off the map that it can't animate.
+    figure.add_layout_image(
+        source=_shaded(relief(race)[2]), xref="x", yref="y", x=left, y=high, sizex=right - left, sizey=high - low,
+        sizing="stretch", layer="below",
     )  # fmt: skip
     surface = race.surface
     marks = [("start", [surface.start], "circle-open"), ("lowest", list(surface.minima), "star-open")]
@@ -155,6 +158,21 @@ def _ground(figure: go.Figure, race: Race) -> None:
             xs, ys = zip(*places, strict=True)
             marker = {"symbol": symbol, "size": 13, "color": INK, "line": {"width": 2}}
             figure.add_scatter(x=xs, y=ys, mode="markers", marker=marker, name=name, hoverinfo="name+x+y", row=1, col=1)
+
+
+def _shaded(heights: Floats) -> str:
+    """Heights from 0 to 1 in bands of grey on nothing, as the URI of a PNG: stronger as it rises."""
+    bands = np.floor(np.clip(heights, 0, 1 - 1e-9) * _BANDS) / (_BANDS - 1)
+    pixels = np.stack((np.full_like(bands, 127), 5 + 105 * bands), -1).astype(np.uint8)[::-1]
+    rows, columns = bands.shape
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", columns, rows, 8, 4, 0, 0, 0)  # grey with opacity
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b""))
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(parts)).decode()
 
 
 def _named(lane: Lane, race: Race) -> str:
@@ -217,11 +235,8 @@ def _furnish(figure: go.Figure, race: Race, steps: Sequence[int]) -> None:
         race.goal if bottom is None else race.goal - bottom, line={"color": INK, "width": 1, "dash": "dot"},
         annotation_text="goal", annotation_position="top right", row=2, col=1,
     )  # fmt: skip
-    # Without redrawing, Plotly takes traces that it cannot animate, the relief, off the map.
-    how = {
-        "frame": {"duration": _MILLISECONDS, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True,
-    }  # fmt: skip
-    now = {"frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}, "mode": "immediate"}
+    how = {"frame": {"duration": _MILLISECONDS, "redraw": False}, "transition": {"duration": 0}, "fromcurrent": True}
+    now = {"frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}, "mode": "immediate"}
     quiet = {"bgcolor": "rgba(127,127,127,0.14)", "bordercolor": "rgba(127,127,127,0.4)"}
     figure.update_layout(
         updatemenus=[{
