@@ -48,7 +48,7 @@ JSON.stringify([...document.querySelectorAll('.figure')][0].data
     .filter(t => t.mode == 'markers' && t.legendgroup && t.showlegend).map(t => [t.name, t.x[0], t.y[0]]))
 """
 STEP = "document.querySelectorAll('.figure')[0].querySelector('.slider-label').textContent"
-RELIEF = "document.querySelectorAll('.figure')[0].querySelectorAll('.layer-below image').length"
+RELIEF = "document.querySelectorAll('.figure')[0].querySelectorAll('.imagelayer image').length"
 # Where the k-th head drawn lies within its figure.
 SEEN = """
 (() => { const f = document.querySelectorAll('.figure')[0], a = f.getBoundingClientRect();
