@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
+import torch
 
 from gradwise.lab import p01_quadratic_deep, p02_fmnist_2c2d, x05_lenet
 from gradwise.lab.experiment import DOES_NOT_HOLD, HOLDS, UNDECIDED, WITH_CONDITIONS
@@ -142,8 +142,6 @@ def test_a_published_figure_is_reproduced_or_not() -> None:
 
 
 def test_the_quadratic_is_the_published_one() -> None:
-    import torch
-
     eigenvalues = torch.linalg.eigvalsh(p01_quadratic_deep.hessian().double())
     assert int((eigenvalues > 30).sum()) == 10
     assert int((eigenvalues < 1).sum()) == 90
@@ -168,8 +166,10 @@ def test_the_published_net() -> None:
         model = p02_fmnist_2c2d.network(28)
     parameters = dict(model.named_parameters())
     assert sum(p.numel() for p in parameters.values()) == 3_274_634
-    assert all(float(p.detach().min()) == pytest.approx(0.05) for name, p in parameters.items() if name.endswith("bias"))
+    assert all(
+        float(p.detach().min()) == pytest.approx(0.05) for name, p in parameters.items() if name.endswith("bias")
+    )
     weights = parameters["7.weight"].detach()
     assert float(weights.abs().max()) <= 0.1
     assert float(weights.std()) == pytest.approx(0.044, abs=0.001), "0.05, cut off at two deviations"
-    assert math.isfinite(float(model(weights.new_zeros(1, 1, 28, 28)).detach().sum()))
+    assert model(torch.zeros(1, 1, 28, 28)).shape == (1, 10)

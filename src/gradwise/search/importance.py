@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gradwise.search.domains import Domain, Range, SpaceError, Value
-from gradwise.search.study import quietly
+from gradwise.search.storage import quietly
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -19,7 +19,8 @@ def importances(
     """Each parameter's share of the score's variance over the space, by itself; in all no more than 1.
 
     A forest of regression trees is fitted to the trials, and the variance of its prediction taken apart. What is
-    important depends on the space: a parameter that is searched within narrow bounds decides little.
+    important depends on the space: a parameter that is searched within narrow bounds decides little. Needs
+    scikit-learn (the extra `lab`).
 
     Args:
         trials: configurations with their scores; few dozen of a random search tell something.

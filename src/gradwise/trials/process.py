@@ -199,7 +199,7 @@ class _Run:
 
         def prepare() -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _die_with(supervisor)
+            die_with(supervisor)
 
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err} if self.own else {}
         return subprocess.Popen(
@@ -271,7 +271,7 @@ class _Run:
         child.wait()
 
 
-def _die_with(supervisor: int) -> None:
+def die_with(supervisor: int) -> None:
     """Let the kernel end the child if the supervisor is killed, as closing its terminal would."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
