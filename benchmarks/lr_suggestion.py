@@ -6,9 +6,12 @@
 Nine tasks (`lr_tasks.py`), four rules, 700 steps. The *best rate* is that of the lowest held-out loss after 700 steps,
 mean of five seeds, on a grid of eight rates a decade; the distance is in decades and zero wherever the mean is within
 one seed's standard deviation of the best. Each finder may use its own ramp; the suggestion is `range_test`'s with its
-default budget of 1,200 steps and a horizon of 700. fastai's finders are re-implemented from their description: 100
-steps from 1e-7 to 10, losses averaged exponentially (0.98, corrected), stopped at four times the lowest; *valley*: the
-middle of the longest falling subsequence; *steepest*: the most negative slope against log rate; *minimum/10*.
+default budget of 1,200 steps and a horizon of 700: once as for a script that evaluates the held-out loss after each
+epoch, once by the training loss alone. (The held-out rows are those that tell the best rate: what is measured is how
+well short runs forecast long ones, not how well one held-out set stands for another.) fastai's finders are
+re-implemented from their description: 100 steps from 1e-7 to 10, losses averaged exponentially (0.98, corrected),
+stopped at four times the lowest; *valley*: the middle of the longest falling subsequence; *steepest*: the most negative
+slope against log rate; *minimum/10*.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,8 @@ from lr_tasks import RULES, STEPS, TASKS, Task, hessian, train  # type: ignore[i
 from numpy.typing import NDArray
 
 from gradwise import optim
+from gradwise.diagnosis.suggestion import Suggestion
+from gradwise.recording.recording import EMPTY, Series
 from gradwise.schedules import Schedule
 from gradwise.search.rates import Budget, Run, range_test
 
@@ -49,7 +55,7 @@ def compute_grid() -> None:
             places = np.arange(round(8 * low), round(8 * high) + 1) / 8
             rates = torch.tensor(10 ** np.repeat(places, GRID_SEEDS), dtype=torch.float32)
             seeds = list(range(GRID_SEEDS)) * len(places)
-            _, final = train(task, rule, seeds, rates[:, None].expand(-1, STEPS), record=False)
+            _, final, _ = train(task, rule, seeds, rates[:, None].expand(-1, STEPS), record=False)
             table = [
                 [float(f"{v:.6g}") if np.isfinite(v) else None for v in row] for row in final.reshape(-1, GRID_SEEDS)
             ]
@@ -88,40 +94,95 @@ class Truth:
 
 
 class BatchTrack:
-    """Trains a task for `range_test`."""
+    """The range test's runs of one seed: asks for them, and waits until all seeds have asked."""
 
-    def __init__(self, task: Task, rule: str, seed: int) -> None:
-        self.task, self.rule, self.seed = task, rule, seed
+    def __init__(self, momentum: float) -> None:
+        self.momentum = momentum
+        self.asked: tuple[Schedule, int] | None = None
+        self.made: Run | None = None
+        self.turn = threading.Semaphore(0)
+        self.waits = threading.Semaphore(0)
+        self.found: Suggestion | None = None
+        self.failed: Exception | None = None
 
     def run(self, lr: Schedule, steps: int, what: str) -> Run:
         """One run from the start."""
-        losses = trained(self.task, self.rule, self.seed, lr(np.arange(steps)))
-        return Run(losses, False, MOMENTA[self.rule])
+        self.asked = lr, steps
+        self.waits.release()
+        self.turn.acquire()
+        assert self.made is not None
+        return self.made
+
+    def search(self) -> None:
+        """The whole range test, in a thread of its own."""
+        try:
+            self.found = range_test(self, Budget(horizon=STEPS))
+        except Exception as error:
+            self.failed = error
+        self.asked = None
+        self.waits.release()
 
 
-def trained(task: Task, rule: str, seed: int, rates: Floats) -> Floats:
-    """The losses of one run."""
-    return np.asarray(train(task, rule, [seed], torch.tensor(rates, dtype=torch.float32)[None])[0][0], np.float64)
+def suggestions(task: Task, rule: str, seeds: list[int], validate: bool) -> list[Suggestion]:
+    """`range_test` for each seed; runs that are asked for at the same time are trained together.
 
-
-def finders(task: Task, rule: str, seed: int) -> dict[str, float]:
-    """What fastai's finders suggest, from their own ramp."""
-    rates = np.geomspace(1e-7, 10.0, 100)
-    losses: list[float] = []
-    average = 0.0
-    for k, loss in enumerate(trained(task, rule, seed, rates)):
-        average = 0.98 * average + 0.02 * loss
-        smooth = average / (1 - 0.98 ** (k + 1))
-        if not np.isfinite(smooth) or (losses and smooth > 4 * min(losses)):
+    Args:
+        task: what to train.
+        rule: how.
+        seeds: of the parameters and of the batches.
+        validate: whether the held-out loss is taken after each epoch, as a script that validates does.
+    """
+    epoch = len(task.data()[0]) // task.batch if validate else 0
+    tracks = [BatchTrack(MOMENTA[rule]) for _ in seeds]
+    for track in tracks:
+        threading.Thread(target=track.search, daemon=True).start()
+    running = list(zip(tracks, seeds, strict=True))
+    while running:
+        for track, _ in running:
+            track.waits.acquire()
+        running = [(track, seed) for track, seed in running if track.asked is not None]
+        if not running:
             break
-        losses.append(smooth)
-    y = np.array(losses)
-    slope = np.gradient(y, np.log(rates[: len(y)]))
-    return {
-        "fastai valley": float(rates[valley(y)]),
-        "steepest": float(rates[np.argmin(slope)]),
-        "minimum/10": float(rates[np.argmin(y)]) / 10,
-    }
+        longest = max(track.asked[1] for track, _ in running if track.asked)
+        rates = np.zeros((len(running), longest))
+        for row, (track, _) in zip(rates, running, strict=True):
+            lr, steps = track.asked or (None, 0)
+            row[:steps] = lr(np.arange(steps)) if lr else 0.0
+        losses, _, held = train(
+            task, rule, [seed for _, seed in running], torch.tensor(rates, dtype=torch.float32), every=epoch
+        )
+        for k, (track, _) in enumerate(running):
+            assert track.asked is not None
+            steps = track.asked[1]
+            count = steps // epoch if epoch else 0
+            series = Series(epoch * np.arange(1, count + 1), held[k, :count].astype(np.float64)) if count else EMPTY
+            track.made = Run(losses[k, :steps].astype(np.float64), False, MOMENTA[rule], series)
+            track.turn.release()
+    for track in tracks:
+        if track.failed is not None:
+            raise track.failed
+    return [track.found for track in tracks if track.found is not None]
+
+
+def finders(task: Task, rule: str, seeds: list[int]) -> dict[str, list[float]]:
+    """What fastai's finders suggest for each seed, from their own ramp."""
+    rates = np.geomspace(1e-7, 10.0, 100)
+    found: dict[str, list[float]] = {"fastai valley": [], "steepest": [], "minimum/10": []}
+    for curve in train(task, rule, seeds, torch.tensor(rates, dtype=torch.float32).expand(len(seeds), -1))[0]:
+        losses: list[float] = []
+        average = 0.0
+        for k, loss in enumerate(curve.astype(np.float64)):
+            average = 0.98 * average + 0.02 * float(loss)
+            smooth = average / (1 - 0.98 ** (k + 1))
+            if not np.isfinite(smooth) or (losses and smooth > 4 * min(losses)):
+                break
+            losses.append(smooth)
+        y = np.array(losses)
+        slope = np.gradient(y, np.log(rates[: len(y)]))
+        found["fastai valley"].append(float(rates[valley(y)]))
+        found["steepest"].append(float(rates[np.argmin(slope)]))
+        found["minimum/10"].append(float(rates[np.argmin(y)]) / 10)
+    return found
 
 
 def valley(losses: Floats) -> int:
@@ -182,11 +243,10 @@ def main() -> None:
         for name, task in TASKS.items():
             truth = Truth(grid[name][rule])
             suggested: dict[str, list[float]] = {}
-            for seed in seeds:
-                found = range_test(BatchTrack(task, rule, seed), Budget(horizon=STEPS))
-                suggested.setdefault("gradwise", []).append(np.nan if found.rate is None else found.rate)
-                for finder, rate in finders(task, rule, seed).items():
-                    suggested.setdefault(finder, []).append(rate)
+            for column, validate in (("gradwise", True), ("gradwise, training loss", False)):
+                found = suggestions(task, rule, list(seeds), validate)
+                suggested[column] = [np.nan if f.rate is None else f.rate for f in found]
+            suggested.update(finders(task, rule, list(seeds)))
             cells = []
             for finder, rates in suggested.items():
                 away = np.array([abs(truth.distance(r)) if np.isfinite(r) else 9.0 for r in rates])
@@ -204,7 +264,7 @@ def main() -> None:
 def lost(task: Task, rule: str, seeds: list[int], rates: list[float], truth: Truth) -> str:
     """What training at the suggestions loses against the best."""
     usable = torch.tensor(np.nan_to_num(rates, nan=1e-12), dtype=torch.float32)
-    _, final = train(task, rule, seeds, usable[:, None].expand(-1, STEPS), record=False)
+    _, final, _ = train(task, rule, seeds, usable[:, None].expand(-1, STEPS), record=False)
     begun = float(task.held_out(task.start([0]))[0])
     diverged = int(np.sum(~(final < begun + truth.spread)))
     words = f"{np.median(final - truth.loss) / truth.spread:+.1f} sd"

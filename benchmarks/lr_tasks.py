@@ -77,9 +77,12 @@ class Task:
 
 
 def train(
-    task: Task, rule: str, seeds: Sequence[int], rates: Tensor, record: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Train one copy per seed with rates (copies, steps); losses (copies, steps), held-out losses at the end."""
+    task: Task, rule: str, seeds: Sequence[int], rates: Tensor, record: bool = True, every: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Train one copy per seed with rates (copies, steps).
+
+    Losses (copies, steps), held-out losses at the end (copies,) and after each `every` steps (copies, steps // every).
+    """
     steps = rates.shape[1]
     x, y, _, _ = task.data()
     unique = sorted(set(seeds))
@@ -87,7 +90,7 @@ def train(
     order = torch.stack([orders[seed] for seed in seeds])
     parameters = task.start(seeds)
     state = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
-    losses = []
+    losses, evaluated = [], []
     for t in range(steps):
         rows = order[:, t]
         loss = task.loss(parameters, x[rows], y[rows])
@@ -97,8 +100,11 @@ def train(
         with torch.no_grad():
             for p, g, s in zip(parameters, gradients, state, strict=True):
                 p -= rates[:, t].reshape(-1, *[1] * (p.dim() - 1)) * direction(rule, g, s, t + 1)
+        if every and (t + 1) % every == 0:
+            evaluated.append(task.held_out(parameters))
     final = task.held_out(parameters).numpy()
-    return (torch.stack(losses, 1).numpy() if record else np.empty(0)), final
+    seen, checked = (torch.stack(v, 1).numpy() if v else np.empty((len(seeds), 0)) for v in (losses, evaluated))
+    return seen, final, checked
 
 
 def direction(rule: str, gradient: Tensor, state: tuple[Tensor, Tensor], t: int) -> Tensor:

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ from gradwise.cli.common import (
     ModuleOption,
     RestArgument,
     ScriptArgument,
+    StoreOption,
     pattern,
     refuse,
     say,
@@ -26,6 +27,7 @@ from gradwise.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from gradwise.recording.keeper import Keeper
     from gradwise.report.rates import Answer
     from gradwise.search.rates import Budget
     from gradwise.trials.process import Target
@@ -47,6 +49,7 @@ class _Options:
     max_time: float | None
     allow_side_effects: bool
     quiet: bool
+    store: str | None
 
 
 def lr(
@@ -96,6 +99,7 @@ def lr(
     allow_side_effects: Annotated[
         bool, typer.Option("--allow-side-effects", help="Run trials even where they can't be kept from leaving traces.")
     ] = False,
+    store: StoreOption = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print no figure and no progress, only the rates.")
     ] = False,
@@ -104,6 +108,7 @@ def lr(
 
     The script runs in trials only, as it is, in copies of its folder: first with a rate that rises from far too low to
     far too high, then at a few constant rates with the same batches. Its schedulers and warm-up don't count there.
+    Where it evaluates a validation loss, that decides, else its training loss.
     """
     target = target_of(script, args, module)
     writable(html, "--html")
@@ -112,7 +117,7 @@ def lr(
         raise typer.BadParameter("it is about --metric, which is not given", param_hint="--maximize")
     options = _Options(
         which, _rules(rule), budget, horizon, linear, _per(per), pattern(metric, "--metric"), maximize, max_time,
-        allow_side_effects, quiet,
+        allow_side_effects, quiet, store,
     )  # fmt: skip
     with speaking_plainly():
         answers = _Search(target, options).make()
@@ -148,6 +153,8 @@ class _Search:
 
     def make(self) -> list[Answer]:
         """A range test for each optimizer and rule."""
+        from gradwise.recording.keeper import Keeper
+        from gradwise.recording.recording import RunInfo
         from gradwise.trials.process import Interrupted
         from gradwise.trials.sandbox import Workspace
 
@@ -163,13 +170,27 @@ class _Search:
         except OSError as error:
             refuse(f"the script's folder could not be surveyed: {error}")
         answers: list[Answer] = []
-        try:
-            workspace.after()
-            self._all(answers, workspace)
-        except Interrupted as interrupted:
-            say(f"ended by {interrupted}")
-        finally:
-            workspace.close()
+        with Keeper(options.store) as keeper:
+            # The trials belong to a run that has nothing of its own: the script itself is not run here.
+            run = RunInfo(
+                "", target.script, target.argv, target.module, target.cwd, time.time(), facts={"command": "lr"}
+            )
+            run = replace(run, id=keeper.begin(run))
+            ended, code = "finished", 0
+            try:
+                workspace.after()
+                self._all(answers, workspace, keeper, run.id)
+            except Interrupted as interrupted:
+                say(f"ended by {interrupted}")
+                ended = "stopped"
+            except BaseException:
+                ended, code = "failed", 1
+                raise
+            finally:
+                workspace.close()
+                keeper.finish(replace(run, ended=time.time(), status=ended, exit=code))
+            if keeper.problem:
+                say(f"the trials were not kept: {keeper.problem}")
         return answers
 
     def _budget(self, per: int = 1) -> Budget:
@@ -178,7 +199,7 @@ class _Search:
         options = self.options
         return Budget(options.budget, options.horizon, linear=options.linear, per=per)
 
-    def _all(self, answers: list[Answer], workspace: Workspace) -> None:
+    def _all(self, answers: list[Answer], workspace: Workspace, keeper: Keeper, run: str) -> None:
         from gradwise.report.live import LiveLine
         from gradwise.report.rates import Answer
         from gradwise.search.rates import HaltedError, range_test
@@ -195,7 +216,7 @@ class _Search:
             def tick() -> None:
                 line.update(f"trying {now} · {time.monotonic() - began:.0f} s")
 
-            runner = Runner(self.target, workspace, None, None, not options.allow_side_effects, tick)
+            runner = Runner(self.target, workspace, keeper, run, not options.allow_side_effects, tick)
             waiting = [options.which or 0]
             done: set[int] = set()
             while waiting:

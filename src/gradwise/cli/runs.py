@@ -143,7 +143,11 @@ def _listing(digests: Sequence[Digest], console: Console) -> Table:
             _text(d.run.status, console, _STYLES.get(d.run.status, "")),
             _text(_steps(d.steps), console),
             _text(_losses(d), console),
-            _text(d.verdict or "–", console, _STYLES.get(d.verdict or "", "dim")),
+            _text(
+                d.verdict or ("range test" if d.run.facts.get("command") == "lr" else "–"),
+                console,
+                _STYLES.get(d.verdict or "", "dim"),
+            ),
         )
         for short, d in zip(_short_ids([d.run.id for d in digests]), digests, strict=True)
     ]

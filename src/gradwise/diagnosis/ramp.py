@@ -132,7 +132,8 @@ def read_ramp(rates: Floats, losses: Floats, baseline: Floats | None = None, per
 def joined(pieces: Sequence[Phases]) -> Phases:
     """What several ramps over parts of a range show together: each began from untrained parameters.
 
-    The fall begins where it first does; it ends, and the jump comes, in the last part that shows a fall.
+    The fall begins where it first does, and ends where the loss is lowest; the jump comes in the last part that shows a
+    fall.
 
     Raises:
         ValueError: no ramps.
@@ -151,8 +152,9 @@ def joined(pieces: Sequence[Phases]) -> Phases:
     first, last = falling[0], falling[-1]
     slow = any("slow" not in p.missing for p in falling) or bool(quiet)
     missing = ("slow",) * (not slow) + ("jump",) * (not jumping)
-    return replace(last, falls=min(p.falls for p in falling), steepest=first.steepest, jumps=jumps, missing=missing,
-                   start=first.start)  # fmt: skip
+    deepest = min(falling, key=lambda p: float(np.nanmin(p.smooth)))
+    return replace(last, falls=min(p.falls for p in falling), steepest=first.steepest, lowest=deepest.lowest,
+                   jumps=jumps, missing=missing, start=first.start)  # fmt: skip
 
 
 def _averaged(place: Floats, y: Floats) -> tuple[Floats, Floats]:

@@ -23,8 +23,8 @@ _OLIVE, _PURPLE = "#999933", "#8866CC"
 # Warm for rules with one rate, cool for those with a rate for each parameter; shapes tell apart what colours don't.
 _WARM, _COOL = (RED, ORANGE, MAGENTA), (BLUE, CYAN, TEAL, _OLIVE, _PURPLE)
 _PLAIN = ("sgd", "momentum", "nesterov", "asgd", "schedule-free-sgd")
-SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "x", "cross", "pentagon", "hexagon")
-_COLUMNS, _ROWS = 140, 110  # of the relief
+SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "x", "cross", "pentagon")
+_COLUMNS, _ROWS = 100, 80  # of the relief
 _MILLISECONDS = 70
 _DEEPEST = 1e-4  # of the way from the goal to the lowest, where the lower panel ends
 
@@ -54,11 +54,12 @@ def looks(race: Race) -> dict[str, tuple[str, str]]:
     """A colour and a shape for each rule of a race."""
     rules = list(dict.fromkeys(lane.rule for lane in race.lanes))
     found: dict[str, tuple[str, str]] = {}
-    for rule in rules:
-        plain = rule in _PLAIN
-        place = sum((other in _PLAIN) == plain for other in found)
-        colours = _WARM if plain else _COOL
-        found[rule] = colours[place % len(colours)], SHAPES[len(found) % len(SHAPES)]
+    for colours, shape, group in (
+        (_WARM, 0, [rule for rule in rules if rule in _PLAIN]),
+        (_COOL, len(_WARM), [rule for rule in rules if rule not in _PLAIN]),
+    ):
+        for place, rule in enumerate(group):
+            found[rule] = colours[place % len(colours)], SHAPES[(place + shape) % len(SHAPES)]
     return found
 
 
@@ -216,8 +217,11 @@ def _furnish(figure: go.Figure, race: Race, steps: Sequence[int]) -> None:
         race.goal if bottom is None else race.goal - bottom, line={"color": INK, "width": 1, "dash": "dot"},
         annotation_text="goal", annotation_position="top right", row=2, col=1,
     )  # fmt: skip
-    how = {"frame": {"duration": _MILLISECONDS, "redraw": False}, "transition": {"duration": 0}, "fromcurrent": True}
-    now = {"frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}, "mode": "immediate"}
+    # Without redrawing, Plotly takes traces that it cannot animate, the relief, off the map.
+    how = {
+        "frame": {"duration": _MILLISECONDS, "redraw": True}, "transition": {"duration": 0}, "fromcurrent": True,
+    }  # fmt: skip
+    now = {"frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}, "mode": "immediate"}
     quiet = {"bgcolor": "rgba(127,127,127,0.14)", "bordercolor": "rgba(127,127,127,0.4)"}
     figure.update_layout(
         updatemenus=[{

@@ -77,8 +77,8 @@ class ByHand:
             wanted: whether it is examined, so that what is found is needed, and paid for.
         """
         targets = self.losses.targets
-        if self.losses.called or len(losses) != 1 or (not self._scale and not wanted):
-            self._wait(backward)
+        if self.losses.called or len(losses) != 1 or (not wanted and (not self._scale or not losses[0].is_cpu)):
+            self._wait(backward)  # on a device, comparing what was kept would wait for it
             return
         if not wanted and not targets.affords(self.losses.steps()):
             self.due = backward + 1 + targets.wait

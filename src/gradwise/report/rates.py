@@ -45,7 +45,7 @@ class Answer:
         name = f"optimizer {self.optimizer} ({self.kind})"
         found = self.found
         if found.rate is None:
-            return f"{name}: no learning rate found"
+            return f"{name}: {'inconclusive' if found.inconclusive else 'no learning rate found'}"
         what = "its own rate ×" if self.factor else "lr = "
         interval = f"{number(found.low, 2)} to {number(found.high, 2)}"
         how = "" if found.confirmed else ", by the ramp alone"

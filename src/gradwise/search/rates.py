@@ -9,15 +9,15 @@ chosen where the ones before forecast the best rate.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from gradwise.diagnosis.forecast import Forecast, forecast, is_lost
+from gradwise.diagnosis.forecast import TRAINED, VALIDATED, Forecast, forecast, lost_of
 from gradwise.diagnosis.ramp import Phases, joined, read_ramp
 from gradwise.diagnosis.suggestion import Suggestion
-from gradwise.recording.recording import Floats
+from gradwise.recording.recording import EMPTY, Floats, Series
 from gradwise.schedules import Schedule, constant, exponential, multi_step
 
 LOW, HIGH = 1e-7, 1e2
@@ -30,7 +30,9 @@ _NARROWER = 10.0
 # Of the budget, what the ramp may have; each run at a constant rate has a sixth of the rest, and at least this many.
 _RAMP, _RUNS, _SHORT = 1 / 3, 6, 20
 # A momentum's time constants that a run must have, before which its answer isn't there.
-_CONSTANTS = 2.0
+_CONSTANTS = 8 / 3
+# Evaluations of validation that a run should have; and the runs that there must be at least.
+_EPOCHS, _FEWEST = 3, 3
 # A jump within this factor of a ramp's first rate: nothing came before it that noise could hide.
 _AT_ONCE = 1000.0
 # Spacing of the first three rates, in decades, and the least distance of a further one.
@@ -41,11 +43,15 @@ _FEW = 5
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The losses of one run; `complete` if the script came to its own end; `momentum` as used."""
+    """The losses of one run; `complete` if the script came to its own end; `momentum` as used.
+
+    `validation` has the validation losses, if any were evaluated, by the steps made before.
+    """
 
     losses: Floats
     complete: bool = False
     momentum: float = 0.0
+    validation: Series = EMPTY
 
 
 class Track(Protocol):
@@ -62,6 +68,10 @@ class Track(Protocol):
 
 class HaltedError(Exception):
     """No further run, and why, in words that follow "the range test ended early: "."""
+
+
+class InconclusiveError(HaltedError):
+    """No rate can be told from losses of this kind, and why, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,9 @@ def range_test(track: Track, budget: Budget) -> Suggestion:
     try:
         test.ramp()
         test.settle()
+    except InconclusiveError as reason:
+        test.why.append(f"Inconclusive: {reason}")
+        return replace(test.suggestion(), rate=None, low=math.nan, high=math.nan, confirmed=False, inconclusive=True)
     except HaltedError as halted:
         test.why.append(f"The range test ended early: {halted}.")
     return test.suggestion()
@@ -126,6 +139,8 @@ class _Test:
         self.rates, self.losses = np.empty(0), np.empty(0)
         self.pieces: list[Phases] = []
         self.runs: dict[float, Floats] = {}
+        self.validation: dict[float, Series] = {}
+        self.epoch = 0
         self.why: list[str] = []
 
     @property
@@ -139,6 +154,10 @@ class _Test:
         run = self.track.run(lr, steps, what)
         self.spent += len(run.losses)
         self.momentum = run.momentum
+        if len(run.validation) > 1:
+            self.epoch = int(np.median(np.diff(run.validation.steps)))
+        elif len(run.validation):
+            self.epoch = max(1, int(run.validation.steps[0]))
         if run.complete and len(run.losses) < steps:
             self.length = len(run.losses)
         return run
@@ -230,12 +249,16 @@ class _Test:
             self.why.append("In no ramp did the loss fall by more than its noise.")
             return
         lag = _CONSTANTS / (1 - self.momentum) if 0 < self.momentum < 1 else 0.0
-        length = int(min(max(self.left / _RUNS, lag, _SHORT), self.left / 3))
+        # One step more than whole epochs: a script evaluates after the last step of one.
+        epochs = _EPOCHS * self.epoch + 1 if self.epoch else 0
+        length = int(max(min(max(self.left / _RUNS, lag, epochs, _SHORT), self.left / _FEWEST), 1))
         self.each = length if self.length is None else min(length, self.length)
         # Upwards first: that a rate is too high shows, that it is too low has to be compared.
-        few = self.left < _FEW * self.each
-        for away in (0.0, 2 * _WIDE) if few else (0.0, _WIDE, -_WIDE):
-            self._hold(middle * 10**away)
+        self.few = self.left < _FEW * self.each
+        self.wide = 2 * _WIDE if self.few else _WIDE
+        for away in (0.0, self.wide) if self.few else (0.0, _WIDE, -_WIDE):
+            if not (self.few and lost_of(self.runs)):  # else there is nothing to find further up
+                self._hold(middle * 10**away)
         while self.left >= self.each and len(self.runs) < 2 * _RUNS:
             following = self._following()
             if following is None:
@@ -252,13 +275,19 @@ class _Test:
         run = self._run(rate * constant(), min(self.each, self.left), f"η = {rate:.2g}")
         if len(run.losses):
             self.runs[rate] = run.losses
+            self.validation[rate] = run.validation
+
+    def _forecast(self, above: float = 0.0) -> Forecast | None:
+        return forecast(self.runs, self.horizon, self.momentum, above, self.validation)
 
     def _following(self) -> float | None:
         """The rate to try next: the forecast's best, or next to it if that has been tried."""
-        found = forecast(self.runs, self.horizon, self.momentum, above=_WIDE)
+        if self.few and (beyond := self._beyond()) is not None:
+            return beyond
+        found = self._forecast(self.wide)
         if found is None:
-            held = [rate for rate, losses in self.runs.items() if not is_lost(losses)]
-            return min(held or self.runs) / 10**_WIDE
+            held = sorted(set(self.runs) - set(lost_of(self.runs)))
+            return float(min(held or self.runs) / 10**self.wide)
         tried = np.log10(list(self.runs))
         for away in (0.0, 0.25, -0.25, 0.5, -0.5):
             place = math.log10(found.best) + away
@@ -267,12 +296,22 @@ class _Test:
                 return float(10**place)
         return None
 
+    def _beyond(self) -> float | None:
+        """A rate beyond the highest or lowest tried, as long as that did best: few runs can't tell what comes there."""
+        length = min(map(len, self.runs.values()))
+        ends = {rate: float(losses[length - max(1, length // 4) : length].mean()) for rate, losses in self.runs.items()}
+        lost = lost_of(self.runs)
+        best = min((rate for rate in ends if rate not in lost), key=ends.__getitem__, default=None)
+        if best == max(ends):
+            return best * 10**self.wide
+        return best / 10**self.wide if best is not None and best == min(ends) and len(ends) > 1 else None
+
     # the answer
 
     def suggestion(self) -> Suggestion:
         """What is known by now."""
         phases = joined(self.pieces) if self.pieces else _NOTHING
-        found: Forecast | None = forecast(self.runs, self.horizon, self.momentum) if len(self.runs) > 1 else None
+        found: Forecast | None = self._forecast() if len(self.runs) > 1 else None
         rate, low, high = (found.rate, found.low, found.high) if found else (None, math.nan, math.nan)
         if found is None and self.pieces:
             rate, low, high = self._unconfirmed(phases)
@@ -280,11 +319,13 @@ class _Test:
         return Suggestion(
             rate, low, high, self.horizon, found is not None, phases, self.rates[order], self.losses[order],
             dict(sorted(self.runs.items())), self.spent, (*self.why, *self._because(phases, found)),
+            {rate: self.validation[rate] for rate in sorted(self.runs) if len(self.validation[rate])},
+            found.metric if found else TRAINED,
         )  # fmt: skip
 
     def _unconfirmed(self, phases: Phases) -> tuple[float | None, float, float]:
         """Where no two runs can be compared: the one that held, else what the ramp alone says."""
-        held = [rate for rate, losses in self.runs.items() if not is_lost(losses)]
+        held = sorted(set(self.runs) - set(lost_of(self.runs)))
         if held:
             return held[0], held[0], held[0]
         middle = _middle(phases)
@@ -306,8 +347,10 @@ class _Test:
             longest = max(map(len, self.runs.values()))
             said.append(
                 f"{len(self.runs)} runs of {longest:,} steps at constant rates with the same batches, of which {held} "
-                f"held, forecast the lowest loss after {self.horizon:,} steps at η = {found.rate:.2g}."
+                f"held, forecast the lowest {found.metric} after {self.horizon:,} steps at η = {found.rate:.2g}."
             )
+            if self.epoch and found.metric != VALIDATED:
+                said.append("Validation losses came too seldom for so few steps, so the training loss decided.")
             if self.budget.horizon is None and self.length is None:
                 said.append("Longer training wants a lower rate: a horizon can be given.")
         elif self.runs:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gradwise.diagnosis.metric import primary_place
 from gradwise.interventions import Intervention
-from gradwise.recording.recording import Floats, OptimizerInfo, Recording
+from gradwise.recording.recording import EMPTY, Floats, OptimizerInfo, Recording, Series
 from gradwise.recording.signals import LOSS, MOMENTUM, TIME, VALIDATION
 from gradwise.schedules import Schedule, constant
 from gradwise.search.attempts import Bench
-from gradwise.search.rates import HaltedError, Run
+from gradwise.search.rates import HaltedError, InconclusiveError, Run
 
 # The offset on the seeds of every run: with the same seeds the batches are the same.
 _SEED = 0
@@ -48,6 +49,8 @@ class ScriptTrack:
     progress: Callable[[str], None] = lambda what: None
     optimizers: tuple[OptimizerInfo, ...] = ()
     by_hand: bool = False
+    _place: int | None = None
+    _others: dict[int, Floats] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
 
     def run(self, lr: Schedule, steps: int, what: str) -> Run:
@@ -55,17 +58,62 @@ class ScriptTrack:
 
         Raises:
             HaltedError: where no trial of this script can work, or time is over.
+            InconclusiveError: where no rate can be told by its losses.
         """
         recording, output, complete = self._trial(
             Intervention(lr=lr, optimizer=self.optimizer, rule=self.rule), steps, what
         )
         losses = recording.get(LOSS, self.optimizer).values[:steps]
+        self._search_has_a_point(recording, losses)
         if self.metric is not None:
             losses = self._printed(output, len(losses))
         momentum = recording.get(MOMENTUM, self.optimizer)
         return Run(
-            np.asarray(losses, np.float64), complete, float(np.ravel(momentum.values)[0]) if len(momentum) else 0.0
+            np.asarray(losses, np.float64),
+            complete,
+            float(np.ravel(momentum.values)[0]) if len(momentum) else 0.0,
+            EMPTY if self.metric is not None else self._validated(recording, steps),
         )
+
+    def _search_has_a_point(self, recording: Recording, losses: Floats) -> None:
+        """Refuse a rate that decides nothing, and a loss that isn't to fall.
+
+        Raises:
+            InconclusiveError: where that is so.
+        """
+        own = next((o for o in self.optimizers if o.index == self.optimizer), None)
+        searches = own is not None and own.kind == "LBFGS" and own.defaults.get("line_search_fn")
+        if searches and self.rule is None:
+            raise InconclusiveError(
+                f"L-BFGS with line_search_fn={searches!r} finds the length of each step by itself, and its lr is only "
+                "where it begins to look. Leave it at 1; --rule sgd,adam tries other rules in its place."
+            )
+        if self.metric is not None:
+            return
+        for source in recording.sources(LOSS):
+            other = recording.get(LOSS, source).values
+            if source == self.optimizer or np.array_equal(other[: len(losses)], losses[: len(other)], equal_nan=True):
+                continue  # one loss for two optimizers falls or doesn't
+            before = self._others.setdefault(source, other)
+            count = min(len(before), len(other))
+            if not np.array_equal(before[:count], other[:count], equal_nan=True):
+                kind = next((f" ({o.kind})" for o in self.optimizers if o.index == source), "")
+                raise InconclusiveError(
+                    f"at other rates optimizer {source}{kind} has other losses, too, and they are not this one's: two "
+                    "that train against each other, as in a GAN, or on each other's results. Then a loss need not fall "
+                    "where training goes well. --metric names a number that tells."
+                )
+
+    def _validated(self, recording: Recording, steps: int) -> Series:
+        """The validation losses, all from one place in the script: in all runs that of the first to have any."""
+        if self._place is None:
+            self._place = primary_place([recording])
+        if self._place is None:
+            return EMPTY
+        series = recording.get(VALIDATION, self._place)
+        # A pass at the very end may have been cut off with the trial.
+        whole = (series.steps > 0) & (series.steps < steps)
+        return Series(series.steps[whole], series.values[whole])
 
     def epoch(self, steps: int) -> int:
         """The steps of an epoch, from where the script evaluates, as far as it does so within `steps`.
