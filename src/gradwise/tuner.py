@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradwise.search.cluster import Share
 from gradwise.search.domains import Domain, SpaceError, Value
@@ -21,6 +21,9 @@ from gradwise.search.protocol import tune as _tune
 from gradwise.search.space import Parameter, Space
 from gradwise.search.splits import Split, split
 from gradwise.search.study import Study
+
+if TYPE_CHECKING:
+    from gradwise.batched import Training
 
 __all__ = ["Split", "Tuned", "split", "tune"]
 
@@ -49,7 +52,7 @@ class Tuned:
 
 
 def tune(
-    objective: Callable[..., float],
+    objective: Callable[..., float] | Training,
     space: Mapping[str, str | Value | Sequence[Value]],
     *,
     trials: int = 30,
@@ -61,7 +64,7 @@ def tune(
     seeds: int = 3,
     seed: int = 0,
     points: int = 5,
-    epochs: int = 1,
+    epochs: int | None = None,
     store: str | None = None,
     study: str = "tune",
     jobs: int | None = None,
@@ -76,11 +79,13 @@ def tune(
     Args:
         objective: gives a validation score for `objective(config)`. Where it has parameters of these names it is also
             given `seed` (0 in all trials, others when the winner is confirmed) and `report`: `report(epoch, value)`
-            ends it where pruning finds that it falls behind.
+            ends it where pruning finds that it falls behind. Or a `gradwise.Training`, whose configurations train
+            many at once; its test data, where it has any, gives the test score.
         space: values by name: as text ("1e-4..1", "0,1e-4..1e-1", "relu,tanh"), one value, or a list.
         trials: how many.
         method: out of guess, grid, random, quasi-random, tpe, gp, cma-es, nsga-ii.
-        pruning: none, median, halving or hyperband, for an objective that takes `report`.
+        pruning: none, median, halving or hyperband, for an objective that takes `report` (a `Training` reports each
+            epoch).
         maximize: whether a higher score is better.
         baseline: a configuration to compare the winner with; it need not be in the space.
         test: gives the test score for `test(config)`, and `seed` where it has such a parameter; called once, for the
@@ -88,7 +93,7 @@ def tune(
         seeds: pairs of runs that confirm the winner, 3 or more; 0 for none.
         seed: of the method's own random numbers.
         points: values on each range of a grid.
-        epochs: values that a whole run reports, for pruning.
+        epochs: values that a whole run reports, for pruning; a `Training` has its own.
         store: a SQLAlchemy URL at which to keep the study, so that a search that was ended goes on; None keeps nothing.
         study: its name there.
         jobs: trials at a time: one by one in this process, more by worker processes, which import the objective by its
@@ -115,17 +120,29 @@ def tune(
     if seeds in (1, 2) or seeds < 0:
         raise ValueError("tune: a comparison takes 3 pairs of runs at least (seeds=0 makes none)")
     wanted = Space(tuple(_parameter(name, values) for name, values in space.items()))
+    own = None if baseline is None else dict(baseline)
+    training = _training(objective)
+    if training is not None:
+        epochs = epochs or training.epochs
+        test = training.test if test is None and training.tested is not None else test
+    how = Method(method, pruning, trials, points, seed, evaluations=max(1, epochs or 1))
     where = Where(engine, jobs, address, Share(cpus, gpus))
-    function = Function(objective, test, maximize, None if baseline is None else dict(baseline), timeout)
-    with closing(where.made(function, function)) as made:
-        how = Method(method, pruning, trials, points, seed, made.slots, max(1, epochs))
-        reference = None if baseline is None else one(made, Job("reference"))
+    function = Function(objective, test, maximize, own, timeout)
+    batched = training.engine(how, own, maximize) if training is not None and where.here else None
+    with closing(batched or where.made(function, function)) as made:
+        how = replace(how, slots=made.slots)
+        reference = None if own is None else one(made, Job("reference"))
         if reference is not None and reference.problem:
             raise ValueError(f"tune: the baseline gives no score: {reference.problem}")
-        plan = Plan(trials, None, seeds if baseline is not None else 0, test is not None, baseline is not None)
+        plan = Plan(trials, None, seeds if own is not None else 0, test is not None, own is not None)
         kept = Study(store, study, wanted, how, Path(FOLDER).absolute(), _say)
         found = _tune(kept, made, plan, reference)
     return _answer(found, function)
+
+
+def _training(objective: Any) -> Training | None:
+    """The objective, where it is a training that brings an engine of its own; torch isn't imported to find out."""
+    return objective if hasattr(objective, "engine") and hasattr(objective, "tested") else None
 
 
 def _say(words: str) -> None:

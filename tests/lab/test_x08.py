@@ -43,13 +43,13 @@ def test_shares_do_not_depend_on_the_loss_own_unit() -> None:
 
 
 def test_rates_follow_from_the_range_test() -> None:
-    found = {curve: rates(curve, 900, best=0.1, lowest=0.4, jumps=2.0) for curve in CURVES}
+    found = {curve: rates(curve, 900, best=0.1, jumps=2.5) for curve in CURVES}
     assert found["green"](0) == pytest.approx(0.1)
     assert found["green"](899) == pytest.approx(0.1 / 200, rel=0.02)
-    assert found["red"](0) == found["red"](899) == pytest.approx(BEYOND * 2.0)
-    assert found["purple"](0) == found["purple"](899) == pytest.approx(0.4)
+    assert found["red"](0) == found["red"](899) == pytest.approx(BEYOND * 2.5)
+    assert found["purple"](0) == found["purple"](899) == pytest.approx(0.5)
     assert found["yellow"](0) == found["yellow"](899) == pytest.approx(0.1 / LOWER)
-    assert [found["run-away"](t) for t in (0, 599, 600)] == pytest.approx([0.1, 0.1, BEYOND * 2.0])
+    assert [found["run-away"](t) for t in (0, 599, 600)] == pytest.approx([0.1, 0.1, BEYOND * 2.5])
 
 
 def runs(drawn: dict[str, list[float | None]], named: dict[str, list[str]]) -> dict[str, dict[int, Any]]:
@@ -73,11 +73,11 @@ def test_the_verdict_follows_curves_and_diagnoses() -> None:
     # The diagnosis names the wrong cause of one.
     wrong = EXPERIMENT.judge(runs(DRAWN, {**RIGHT, "yellow": ["underfitting"]}))
     assert [s.text for s in wrong.statements if s.held is False] == [
-        "yellow: the diagnosis names its cause, lr-too-low: in 0 of 3 runs"
+        "Yellow: the diagnosis names its cause, lr-too-low: in 0 of 3 runs."
     ]
     # A rate too large later that costs nothing.
     flat = EXPERIMENT.judge(runs({**DRAWN, "purple": DRAWN["green"]}, RIGHT))
-    assert [s.text.partition(":")[0] for s in flat.statements if s.held is False] == ["purple"]
+    assert [s.text.partition(":")[0] for s in flat.statements if s.held is False] == ["Purple"]
 
 
 def test_without_rates_from_a_range_test_nothing_is_decided() -> None:

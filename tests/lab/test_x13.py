@@ -16,7 +16,7 @@ RATES = [0.001, 0.01, 0.1, 1.0]
 def found(steepest: float | None, best: float = 0.01) -> dict[str, Any]:
     losses: list[float | None] = [abs(k - RATES.index(best)) / 4 + 0.5 for k in range(4)]
     losses[-1] = None if best < 1 else losses[-1]
-    return {"rates": RATES, "validation": losses, "start": 2.5, "steepest": steepest, "suggested": best, "ramp": None}
+    return {"rates": RATES, "validation": losses, "start": 2.5, "steepest": steepest, "suggested": best}
 
 
 def test_distances_are_in_decades_and_prices_in_shares_of_the_fall() -> None:
@@ -55,7 +55,7 @@ def test_the_verdict_follows() -> None:
 def test_a_ramp_that_shows_no_steep_phase_is_told_and_not_counted() -> None:
     verdict = EXPERIMENT.judge(runs([None, None, None]))
     assert verdict.statements[0].held is None
-    assert EXPERIMENT.judge(runs([0.01, 0.01, None])).statements[0].text.endswith("2 ramps showed none")
+    assert EXPERIMENT.judge(runs([0.01, 0.01, None])).statements[0].text.endswith("2 ramps showed none.")
     assert verdict.word == UNDECIDED
 
 

@@ -57,7 +57,7 @@ def test_the_claim_holds_where_it_was_measured_so() -> None:
 def test_the_claim_falls_where_the_opposite_was_measured() -> None:
     verdict = EXPERIMENT.judge(runs(lead=-0.2, sparse=-0.1))
     assert verdict.word != HOLDS
-    for words in ("best overall", "sparse data", "deep nets", "fast convergence", "slower", "as inputs become sparser"):
+    for words in ("best overall", "Sparse data", "Deep nets", "Fast convergence", "slower", "as inputs become sparser"):
         assert statement(verdict, words) is False, words
     assert verdict.word != DOES_NOT_HOLD  # SGD does get there, and the three are alike on the dense tasks
 
@@ -67,7 +67,7 @@ def test_seeds_that_contradict_each_other_decide_nothing() -> None:
     for task in TASKS:
         mixed[task][1] = other[task][1]
     verdict = EXPERIMENT.judge(mixed)
-    assert statement(verdict, "deep nets") is None
+    assert statement(verdict, "Deep nets") is None
     assert statement(verdict, "best overall") is None
 
 
@@ -76,7 +76,7 @@ def test_a_rule_that_is_chosen_on_validation_data_is_judged_by_its_test_loss() -
     for seeds in found.values():
         for m in seeds.values():
             m["rules"]["Adagrad"] |= {"validation": [2.0, 1.5, 1.0, 0.8, 0.01], "test": 1.9}  # looks best, is worst
-    assert statement(EXPERIMENT.judge(found), "deep nets") is False
+    assert statement(EXPERIMENT.judge(found), "Deep nets") is False
 
 
 def test_what_is_measured_is_the_same_each_time_and_drawn() -> None:

@@ -333,10 +333,10 @@ def test_sorted_by_class_under_a_loss_written_out_by_hand() -> None:
 def test_an_order_of_which_too_little_was_seen_shows_in_the_losses_own_cycle() -> None:
     model, data = mlp(), in_order(blobs(spread=3.0))
     with watched() as seen:
-        fit(model, sgd(model), data, shuffle=False, epochs=40)
+        fit(model, sgd(model), data, shuffle=False)
     r = seen.recording
     # A few batches in a row at the beginning, and single ones later: none of them an epoch apart.
-    kept = [*range(16), *np.cumsum(np.arange(20, 66))]
+    kept = [*range(16), *np.cumsum(np.arange(20, 39))]
     classes = r.get(signals.CLASSES, 0)
     thin = Series(classes.steps[kept], classes.values[kept], classes.labels)
     series = {**r.series, (signals.CLASSES.name, 0): thin}
@@ -376,3 +376,29 @@ def test_zero_weights_are_the_cause_of_units_that_are_zero() -> None:
     for p in model.parameters():
         nn.init.zeros_(p)
     assert ids(diagnosed(lambda: fit(model, sgd(model), blobs())))[0] == "stuck-at-saddle"
+
+
+def test_a_flat_valley_that_is_followed_in_steps_all_paid_is_worth_a_higher_rate() -> None:
+    curvatures = torch.tensor([1.0, 1e-3])
+
+    def run() -> None:
+        place = torch.tensor([1.0, 30.0], requires_grad=True)
+        optimizer = torch.optim.SGD([place], 0.05)
+        for _ in range(400):
+            optimizer.zero_grad()
+            (0.5 * (curvatures * place**2).sum()).backward()
+            optimizer.step()
+
+    result = diagnosed(run)
+    assert (ids(result), ids(result, 0.45)) == ([], ["lr-too-low"])
+    assert result.verdict == "healthy"
+
+
+def test_single_rows_whose_loss_is_nearly_all_noise_are_suspected() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 6, generator=generator)
+    y = x[:, :1] + 5 * torch.randn(600, 1, generator=generator)
+    model = mlp(6, 1)
+    result = diagnosed(lambda: fit(model, sgd(model, 0.003), (x, y), epochs=1, batch=1, loss=squares))
+    assert "noisy-small-batch" in ids(result, 0.3)
+    assert "noisy-small-batch" not in ids(result)

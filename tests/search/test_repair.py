@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from bench import FakeBench, diagnosis, finding
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gradwise.diagnosis.findings import Remedy
 from gradwise.interventions import Intervention
+from gradwise.recording.recording import Recording
 from gradwise.schedules import cosine
 from gradwise.search import Measure, Plan, repair
 
@@ -292,6 +294,22 @@ def test_time_is_kept_for_verifying_a_cure_that_leaves_little_to_gain():
     assert remedies(tight)[0].status == "verified"
     assert by_name(tight)["lr ×0.03"].reason == "not tried: lr ×0.1 leaves little to gain"
     assert not any(name == "lr ×0.03" for name, *_ in bench.made)
+
+
+class Fickle(FakeBench):
+    """A tenth of the rate cures the watched run's luck and no other."""
+
+    def record(self, intervention: Intervention, seed: int, max_steps: int | None) -> Recording:
+        fails = seed > 0 and intervention.lr_scale == 0.1
+        made = super().record(Intervention() if fails else intervention, seed, max_steps)
+        return replace(made, run=replace(made.run, intervention=intervention.to_json()))
+
+
+def test_what_was_passed_over_has_its_turn_when_the_better_one_fails():
+    bench = Fickle(lr=5.0)
+    tried = by_name(treat(bench, budget=10 * bench.seconds))
+    assert tried["lr ×0.1"].status == "failed"
+    assert "verified" in {r.status for r in tried.values()}
 
 
 def test_a_suspicion_stays_one_where_its_cure_hardly_helps():

@@ -205,7 +205,9 @@ class _Work:
         command = [sys.executable, "-m", "gradwise", "claims", job.experiment.id, "--measure-only"]
         command += ["--seeds", str(job.seeds), "--results", str(job.results.folder)]
         command += (["--quick"] if job.quick else []) + (["--data-dir", str(self.data_dir)] if self.data_dir else [])
-        helpers = [subprocess.Popen(command, stdin=subprocess.DEVNULL) for _ in range(many)]
+        # What is wrong with a run, this process meets and tells itself.
+        nowhere = subprocess.DEVNULL
+        helpers = [subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere) for _ in range(many)]
         try:
             yield
         finally:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from gradwise.search.study import Row, Study
 
 _SET = "What gradwise sets"
+_NONE_EARLIER = "no earlier study of this script has trials that lie in this space"
 _CLUSTER = "On a Ray cluster"
 
 
@@ -163,6 +164,18 @@ def tune(
             rich_help_panel=_CLUSTER,
         ),
     ] = False,
+    warm_start: Annotated[
+        int,
+        typer.Option(
+            "--warm-start",
+            metavar="N",
+            min=0,
+            help="Try first the best N configurations of earlier studies of this script, where they lie in the space.",
+        ),
+    ] = 0,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report with figures, one offline HTML file.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what was found as JSON.")] = None,
     allow_side_effects: Annotated[
         bool, typer.Option("--allow-side-effects", help="Run trials even where they can't be kept from leaving traces.")
@@ -184,6 +197,7 @@ def tune(
 
     target = target_of(script, args, module)
     writable(json, "--json")
+    writable(html, "--html")
     if maximize and metric is None:
         raise typer.BadParameter("it is about --metric, which is not given", param_hint="--maximize")
     if metric is not None and training_loss:
@@ -212,9 +226,9 @@ def tune(
     how = _method(wanted, method, pruning, trials, points, seed, jobs or 1)
     if how.pruning != "none" and (metric is not None or training_loss):
         refuse("--pruning goes by the validation losses of a run under way: it can't be used with another measure")
-    limits = _Limits(seeds, max_time, where, store, study, quiet)
+    limits = _Limits(seeds, max_time, where, store, study, quiet, warm_start, html, json)
     with speaking_plainly():
-        status = _Tuning(task, how, limits, json).make()
+        status = _Tuning(task, how, limits).make()
     raise SystemExit(status)
 
 
@@ -226,6 +240,9 @@ class _Limits:
     store: str | None
     study: str | None
     quiet: bool
+    warm: int
+    html: Path | None
+    json: Path | None
 
 
 def _space(knobs: dict[str, str], arguments: Sequence[str], file: Path | None) -> Space:
@@ -270,8 +287,8 @@ def _method(
 class _Tuning:
     """The search of one command."""
 
-    def __init__(self, task: Task, method: Method, limits: _Limits, json: Path | None) -> None:
-        self.task, self.method, self.limits, self.json = task, method, limits, json
+    def __init__(self, task: Task, method: Method, limits: _Limits) -> None:
+        self.task, self.method, self.limits = task, method, limits
         self.question = {
             key: value
             for key, value in task.to_json().items()
@@ -332,6 +349,7 @@ class _Tuning:
                 if method.pruning != "none" and facts.evaluations < 2:
                     refuse("--pruning: the script takes its validation loss only once, so there is nothing to go by")
                 study.use(method)
+                self._warm(study)
                 scripted.on_tick = self._tick
                 engine.use(self.task)
                 found, interrupted = self._go_on(study, reference, engine)
@@ -339,6 +357,19 @@ class _Tuning:
                 study.close()
         status = self._report(found, scripted)
         return 130 if interrupted else status
+
+    def _warm(self, study: Study) -> None:
+        """Begin with what did best in earlier studies."""
+        from gradwise.search.earlier import earlier
+
+        if not self.limits.warm or study.noted("warm start") is not None:
+            return
+        guesses = earlier(self.store, self.name, self.question, self.task.space)[: self.limits.warm]
+        study.guess([g.config for g in guesses])
+        study.note("warm start", [g.to_json() for g in guesses])
+        if not self.limits.quiet:
+            whence = ", ".join(f"{g.study} trial {g.number}" for g in guesses)
+            self._say(f"first come {len(guesses)} of earlier studies: {whence}" if guesses else _NONE_EARLIER)
 
     def _reference(self, engine: Engine, scripted: Scripted) -> tuple[Result, Facts]:
         """The script as it is: on this machine, or where its trials will be."""
@@ -384,18 +415,18 @@ class _Tuning:
             say(words)
 
     def _report(self, found: Found, scripted: Scripted) -> int:
-        from gradwise.report.tuning import render_tuning, write_tuning_json
+        from gradwise.cli.tuned import with_diff, written
+        from gradwise.report.tuning import render_tuning
         from gradwise.search.account import account
 
         report = account(found, self.task, self.method, self.name, _shown(self.store), scripted)
-        if self.json:
-            try:
-                write_tuning_json(self.json, report)
-            except OSError as error:
-                say(f"cannot write {error.filename}: {error.strerror}")
+        with_diff(report, found, scripted)
+        written(report, self.limits.html, self.limits.json)
         with suppress(BrokenPipeError):
             if not self.limits.quiet:
                 render_tuning(report)
+                if self.limits.html:
+                    say(f"report: {self.limits.html}")
             elif report["winner"] is not None:
                 print(report["winner"]["command"])
         return 0 if found.best is not None else 1

@@ -56,7 +56,8 @@ def unshuffled(case: Case) -> Hypothesis | None:
     cycle = 0 if returns or loader is not None or order.share < _SORTED else cycle_of(c)
     if not (returns or loader is not None or cycle):
         return None
-    period = (order.period if returns else cycle) or order.period or int((loader or {}).get("fed", 0))
+    # A period that the order itself doesn't return after is an accident.
+    period = order.period if returns else cycle if loader is None else int(loader.get("fed", 0))
     swing = _swing(c, period)
     if swing > _FORGETS:
         # Numbers in the order of time may have to stay so (a state carried from batch to batch); classes need not.

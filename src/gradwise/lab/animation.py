@@ -110,7 +110,7 @@ def _pictures(race: Race) -> Sequence[Image.Image]:
         _Pen(picture, (0, 0)).text(
             (_MARGIN, _MARGIN - 4), f"{race.surface.name}: step {step:,} of {race.steps:,}", _INK
         )
-        made.append(picture.resize((width, height), Image.Resampling.LANCZOS))
+        made.append(picture.reduce(_FINE))
     return made
 
 

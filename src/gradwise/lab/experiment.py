@@ -128,16 +128,18 @@ class Experiment:
 def conclude(statements: Sequence[Statement], why: str = "") -> Verdict:
     """The verdict that follows from its statements.
 
-    All held: *holds*. Some held, or some only under a condition: *holds with conditions*. None held: *does not hold*.
-    Undecided where a statement can't be told and none failed.
+    All held: *holds*. None held and some failed: *does not hold*. Some held and some failed, or held only under a
+    condition: *holds with conditions*. *Undecided* where most can't be told, or none failed and some can't be told.
     """
-    held = [s.held for s in statements]
-    if all(h is False for h in held):
-        word = DOES_NOT_HOLD
-    elif any(h is None for h in held) and not any(h is False for h in held):
+    held = [s for s in statements if s.held]
+    failed = sum(s.held is False for s in statements)
+    unknown = len(statements) - len(held) - failed
+    if unknown > len(held) + failed or (unknown and not failed):
         word = UNDECIDED
-    elif all(held) and not any(s.condition for s in statements):
-        word = HOLDS
-    else:
+    elif not held:
+        word = DOES_NOT_HOLD
+    elif failed or any(s.condition for s in held):
         word = WITH_CONDITIONS
+    else:
+        word = HOLDS
     return Verdict(word, why, tuple(statements))

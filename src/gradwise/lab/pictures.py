@@ -23,7 +23,7 @@ _OLIVE, _PURPLE = "#999933", "#8866CC"
 # Warm for rules with one rate, cool for those with a rate for each parameter; shapes tell apart what colours don't.
 _WARM, _COOL = (RED, ORANGE, MAGENTA), (BLUE, CYAN, TEAL, _OLIVE, _PURPLE)
 _PLAIN = ("sgd", "momentum", "nesterov", "asgd", "schedule-free-sgd")
-SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "x", "cross", "pentagon", "hexagon")
+SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "x", "cross", "pentagon")
 _COLUMNS, _ROWS = 140, 110  # of the relief
 _MILLISECONDS = 70
 _DEEPEST = 1e-4  # of the way from the goal to the lowest, where the lower panel ends
@@ -54,11 +54,12 @@ def looks(race: Race) -> dict[str, tuple[str, str]]:
     """A colour and a shape for each rule of a race."""
     rules = list(dict.fromkeys(lane.rule for lane in race.lanes))
     found: dict[str, tuple[str, str]] = {}
-    for rule in rules:
-        plain = rule in _PLAIN
-        place = sum((other in _PLAIN) == plain for other in found)
-        colours = _WARM if plain else _COOL
-        found[rule] = colours[place % len(colours)], SHAPES[len(found) % len(SHAPES)]
+    for colours, shape, group in (
+        (_WARM, 0, [rule for rule in rules if rule in _PLAIN]),
+        (_COOL, len(_WARM), [rule for rule in rules if rule not in _PLAIN]),
+    ):
+        for place, rule in enumerate(group):
+            found[rule] = colours[place % len(colours)], SHAPES[(place + shape) % len(SHAPES)]
     return found
 
 

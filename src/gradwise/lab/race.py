@@ -206,12 +206,14 @@ def find_rate(rule: str, surface: Surface, starts: Tensor, steps: int, budget: i
     """
     points = torch.nn.Parameter(starts.to(torch.float64).clone())
     optimizer = RULES[rule].on({points: RULES[rule].textbook})
-    # Some surfaces have no bottom. Below this all is one: further down isn't better.
-    floor = surface.lowest - abs(surface.height(surface.start) - surface.lowest)
+    # Some surfaces have no bottom. Below this all is one: further down isn't better; and above that all is as bad.
+    start = surface.height(surface.start)
+    fall = abs(start - surface.lowest)
+    floor, ceiling = surface.lowest - fall, start + 10 * fall
 
     def step() -> Tensor:
         noise = surface.noise * torch.randn(starts.shape, dtype=torch.float64) if surface.noise else None
-        return _step(surface, optimizer, [points], noise).clamp(min=floor).mean()
+        return _step(surface, optimizer, [points], noise).clamp(floor, ceiling).mean()
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

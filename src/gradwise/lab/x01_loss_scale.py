@@ -61,7 +61,7 @@ ROUNDING = 2.0**-50
 
 
 def _steps(quick: bool) -> int:
-    return 10 if quick else 100
+    return 8 if quick else 100
 
 
 def cells(quick: bool) -> list[Cell]:

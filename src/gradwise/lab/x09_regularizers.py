@@ -183,11 +183,13 @@ def _judge(runs: Runs) -> Verdict:
             gaps, tests = _against_none(runs, way, gap), _against_none(runs, way, lambda m: m["test"])
             better = [None if e.above_zero is None else not e.above_zero for e in (gaps, tests)]
             held = False if False in better else None if None in better else True
-            statements.append(Statement(f"{way}: the gap changes by {gaps}, the test loss by {tests}", held))
+            statements.append(
+                Statement(f"{way[0].upper()}{way[1:]}: the gap changes by {gaps}, the test loss by {tests}.", held)
+            )
     if L1 in runs and TERM in runs:
         zeros, term = (estimate([m["zeros"] for m in runs[way].values()]) for way in (L1, TERM))
         where = "by its proximal step, not as a term of the loss" if term.mean < zeros.low else ""
-        text = f"L1 makes weights exactly zero: {zeros.mean:.0%} of them; as a term of the loss {term.mean:.0%}"
+        text = f"L1 makes weights exactly zero: {zeros.mean:.0%} of them; as a term of the loss {term.mean:.0%}."
         statements.append(Statement(text, zeros.above_zero, where))
     before = estimate([gap(m) for m in runs[NONE].values()])
     return conclude(statements, f"Without a regularizer the gap is {before}.")
@@ -213,8 +215,9 @@ def _tables(runs: Runs) -> Sequence[Table]:
 def _figures(runs: Runs) -> Mapping[str, go.Figure]:
     seen: dict[str, dict[str, list[float]]] = {"gap": {}, "test loss": {}}
     for way, cell in runs.items():
-        seen["gap"][way] = [gap(m) for m in cell.values()]
-        seen["test loss"][way] = [m["test"] for m in cell.values()]
+        name = way.replace(" ", "<br>", 1).replace(" of ", "<br>of ")
+        seen["gap"][name] = [gap(m) for m in cell.values()]
+        seen["test loss"][name] = [m["test"] for m in cell.values()]
     epochs = max(len(m["curve"]) for m in runs[NONE].values())
     drawn = {}
     for way in [w for w in (NONE, "L2", "dropout") if w in runs]:
@@ -242,5 +245,5 @@ EXPERIMENT = Experiment(
     tables=_tables,
     figures=_figures,
     data=("fashion_mnist",),
-    minutes=(0.2, 8),
+    minutes=(0.2, 2),
 )

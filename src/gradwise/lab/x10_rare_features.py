@@ -76,7 +76,7 @@ def _text(name: str, bench: Bench) -> Text:
 
 def cells(quick: bool) -> list[Cell]:
     """Rates and steps by rule; the long run of Adagrad by rate."""
-    text, steps, long, new = ("bundled", 300, 960, 250) if quick else ("tinyshakespeare", 2000, 9600, 2000)
+    text, steps, long, new = ("bundled", 300, 640, 160) if quick else ("tinyshakespeare", 2000, 9600, 2000)
     found = [
         Cell(f"features, {rule}", {"part": "features", "text": text, "rule": rule, "steps": steps}) for rule in RULES
     ]
@@ -335,7 +335,7 @@ def figures(runs: Runs) -> dict[str, go.Figure]:
 
 def _setup(quick: bool) -> str:
     text = "the descriptions of scikit-learn's bundled data (15,000 letters)" if quick else "tiny Shakespeare"
-    steps, long, new = ("300", "960", "250") if quick else ("2,000", "9,600", "2,000")
+    steps, long, new = ("300", "640", "160") if quick else ("2,000", "9,600", "2,000")
     return (
         f"The next letter from the two before it, in {text}: each pair of letters is a feature with 16 weights, then "
         f"tanh and one layer; batches of {BATCH}. Each rule at the range test's rate for {steps} steps; rates are the "

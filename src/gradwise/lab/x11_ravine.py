@@ -172,9 +172,9 @@ def _network(settings: Mapping[str, Any], seed: int) -> Measures:
 def _steepest(loss: Any, net: nn.Module, products: int, seed: int) -> tuple[float, Tensor]:
     """The largest eigenvalue of the Hessian, and the top eigenvectors, (`_SHARP`, n), by Lanczos' method."""
     hessian = Hessian(loss, net)
-    start = torch.randn(hessian.size, generator=torch.Generator().manual_seed(seed))
+    start = torch.randn(hessian.size, generator=torch.Generator().manual_seed(seed), dtype=hessian.dtype)
     space = Krylov(hessian.product, start)
-    for _ in range(products):
+    while len(space.alphas) < products and not space.exhausted:
         space.extend()
     values, vectors = space.eigen()
     top = torch.stack([space.combine(vectors[:, -1 - k]) for k in range(_SHARP)])
@@ -268,7 +268,7 @@ def tables(runs: Runs) -> Sequence[Table]:
             for rule in (ADDED, AVERAGED)
             for curvature in CURVATURE
         ]
-        gains.append([f"quadratic, {name}, in closed form", *(f"{g:.3g}" for g in theory)])
+        gains.append([f"quadratic, {name}, in closed form, once it swings", *(f"{g:.3g}" for g in theory)])
     ends = [["quadratic: steps until settled", *(f"{rule}, {way}" for rule in RULES for way in (STEEP, SHALLOW))]]
     net = [["network", "curvature", "rate", *(f"{rule}: {what}" for rule in RULES for what in ("way", "loss"))]]
     for cell in runs:

@@ -58,7 +58,6 @@ def _measure(settings: Mapping[str, Any], seed: int, bench: Bench) -> Measures:
             "start": grid.start,
             "steepest": finite(test.phases.steepest),
             "suggested": test.rate,
-            "ramp": [test.rates.tolist(), [finite(v) for v in test.phases.smooth.tolist()]] if not seed else None,
         }
         bench.progress((k + 1) / len(swept))
     return {"rules": found}
@@ -100,7 +99,7 @@ def _judge(runs: Runs) -> Verdict:
     more = estimate([s - 0.5 for s in suits]).above_zero
     far = [f"{n} with {r}" for n, cell in runs.items() for r in rules if not _same(_mean(cell, r, "common"))]
     text = f"0.01 or 0.001 is within {WITHIN} decades of the best rate for {100 * share.mean:.0f} % of nets and rules"
-    statements.append(Statement(f"{text} ({share})", more, f"not for {', '.join(far)}" if more and far else ""))
+    statements.append(Statement(f"{text} ({share}).", more, f"not for {', '.join(far)}" if more and far else ""))
     own = [abs(d) for cell in runs.values() for m in cell.values() for f in m["rules"].values()
            if (d := distance(f, "suggested")) is not None]  # fmt: skip
     way = "gradwise's own range test, which confirms by constant rates"
@@ -116,10 +115,10 @@ def _steepest(runs: Runs, rule: str) -> Statement:
         if known:
             apart.append(fmean(known))
     if not apart:
-        return Statement(f"{rule}: no ramp showed a steep phase", None)
+        return Statement(f"{rule}: no ramp showed a steep phase.", None)
     off, beyond = estimate(apart), estimate([d - WITHIN for d in apart]).above_zero
     gone = f"; {missing} ramps showed none" if missing else ""
-    text = f"{rule}: the steepest slope is {off} decades from the best rate{gone}"
+    text = f"{rule}: the steepest slope is {off} decades from the best rate{gone}."
     return Statement(text, None if beyond is None else not beyond)
 
 
@@ -192,5 +191,5 @@ EXPERIMENT = Experiment(
     tables=_tables,
     figures=_figures,
     data=("california", "fashion_mnist"),
-    minutes=(0.2, 10),
+    minutes=(0.2, 3),
 )

@@ -101,21 +101,21 @@ def _judge(runs: Runs) -> Verdict:
 
     def ahead(text: str, where: Sequence[str], value: Callable[[Measures], float]) -> Statement:
         found = _over(runs, where, value)
-        return Statement(f"{text}: {found} of the fall of the loss", found.above_zero)
+        return Statement(f"{text}: {found} of the fall of the loss.", found.above_zero)
 
     statements = [
         _best(runs),
-        ahead("sparse data: the best adaptive rule leads the best plain one", sparse, _adaptive_ahead),
-        ahead("deep nets: the best adaptive rule leads the best plain one", deep, _adaptive_ahead),
-        ahead(f"fast convergence (after 1/{MARKS} of the steps, all at rates for that): the best adaptive rule leads",
+        ahead("Sparse data: the best adaptive rule leads the best plain one", sparse, _adaptive_ahead),
+        ahead("Deep nets: the best adaptive rule leads the best plain one", deep, _adaptive_ahead),
+        ahead(f"Fast convergence (after 1/{MARKS} of the steps, all at rates for that): the best adaptive rule leads",
               tasks, lambda m: _adaptive_ahead(m, "early")),
-        ahead("plain SGD is slower: by then Adam leads it", tasks,
+        ahead("Plain SGD is slower: by then Adam leads it", tasks,
               lambda m: scores(m, "early")["Adam"] - scores(m, "early")["SGD"]),
-        ahead(f"and gets there all the same: its fall of the training loss at the end is above {1 - AS_GOOD:.0%} of "
+        ahead(f"It gets there all the same: its fall of the training loss at the end is above {1 - AS_GOOD:.0%} of "
               "the largest, by", tasks, lambda m: scores(m, "train")["SGD"] - (1 - AS_GOOD)),
         _alike(runs),
         _sparser(runs, sparse),
-        ahead("unequal magnitudes: RMSprop leads momentum", uneven,
+        ahead("Unequal magnitudes: RMSprop leads momentum", uneven,
               lambda m: scores(m)["RMSprop"] - scores(m)["momentum"]),
     ]  # fmt: skip
     return conclude(statements, _friedman(runs))
@@ -126,7 +126,7 @@ def _best(runs: Runs) -> Statement:
     rival = min((rule for rule in RULES if rule != "Adam"), key=lambda rule: found[rule].mean)
     lead = _over(runs, list(runs), lambda m: ranks(m)[rival] - ranks(m)["Adam"])
     means = f"mean rank {found['Adam'].mean:.2f}, the best other, {rival}'s, {found[rival].mean:.2f}"
-    return Statement(f"Adam is best overall: {means}; ahead by {lead} ranks", lead.above_zero)
+    return Statement(f"Adam is best overall: {means}; ahead by {lead} ranks.", lead.above_zero)
 
 
 def _alike(runs: Runs) -> Statement:
@@ -137,7 +137,7 @@ def _alike(runs: Runs) -> Statement:
     share = _over(runs, list(runs), lambda m: float(apart(m) <= AS_GOOD))
     many = _over(runs, list(runs), lambda m: (apart(m) <= AS_GOOD) - 0.5).above_zero
     text = f"{', '.join(ALIKE)} are alike in many cases: within {AS_GOOD:.0%} of the fall in {share.mean:.0%} of them"
-    return Statement(f"{text} (more than half?)", many)
+    return Statement(f"{text} (more than half?).", many)
 
 
 def _sparser(runs: Runs, sparse: Sequence[str]) -> Statement:
@@ -151,7 +151,7 @@ def _sparser(runs: Runs, sparse: Sequence[str]) -> Statement:
     found = estimate([fmean(lead(runs[s][seed]) - lead(runs[d][seed]) for d, s in pairs.items()) for seed in seeds])
     which = ", ".join(f"{d} to {s}" for d, s in pairs.items())
     text = f"Adam's lead over RMSprop grows as inputs become sparser ({which})"
-    return Statement(f"{text}: by {found} of the fall of the loss", found.above_zero)
+    return Statement(f"{text}: by {found} of the fall of the loss.", found.above_zero)
 
 
 def _friedman(runs: Runs) -> str:
@@ -192,10 +192,10 @@ def _figures(runs: Runs) -> Mapping[str, go.Figure]:
     figures["ranks"].update_layout(showlegend=False)
     for name in list(runs)[:2]:
         drawn = {
-            rule: ([k / MARKS for k in range(MARKS + 1)], [_curve(m, rule) for m in runs[name].values()])
+            rule: ([100 * k / MARKS for k in range(MARKS + 1)], [_curve(m, rule) for m in runs[name].values()])
             for rule in ("SGD", "momentum", "RMSprop", "Adam")
         }
-        figures[name.replace(" ", "-")] = lines("part of the run", f"validation loss, {name}", drawn, log_y=True)
+        figures[name.replace(" ", "-")] = lines("share of the run, %", f"validation loss, {name}", drawn, log_y=True)
     return figures
 
 
@@ -219,5 +219,5 @@ EXPERIMENT = Experiment(
     tables=_tables,
     figures=_figures,
     data=("california", "fashion_mnist"),
-    minutes=(0.3, 15),
+    minutes=(0.2, 4),
 )

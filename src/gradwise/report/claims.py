@@ -220,7 +220,8 @@ def markdown(claim: Claim, pictures: Mapping[str, str]) -> str:
         listed = []
         for s in verdict["statements"]:
             condition = f" — {s['condition']}" if s["condition"] else ""
-            listed.append(_lines(f"- *{marks[s['held']]}{_inline(condition)}*: {_inline(s['text'])}", "  "))
+            mark = f"{marks[s['held']]}{condition and ' '}{_inline(condition.lstrip())}"
+            listed.append(_lines(f"- *{mark}*: {_inline(s['text'])}", "  "))
         parts.append("\n".join(listed))
         parts += [_plain(verdict["why"])] if verdict["why"] else []
     for name, path in pictures.items():

@@ -19,7 +19,8 @@ def importances(
     """Each parameter's share of the score's variance over the space, by itself; in all no more than 1.
 
     A forest of regression trees is fitted to the trials, and the variance of its prediction taken apart. What is
-    important depends on the space: a parameter that is searched within narrow bounds decides little.
+    important depends on the space: a parameter that is searched within narrow bounds decides little. Needs
+    scikit-learn (the extra `lab`).
 
     Args:
         trials: configurations with their scores; few dozen of a random search tell something.

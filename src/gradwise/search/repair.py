@@ -153,6 +153,8 @@ class _Candidate:
         judged: what they say.
         screened: how many steps the one had that screened it.
         left: what is left of the loss at worst, as a share of where it began; NaN for what may be negative.
+        waiting: whether it was passed over for one that leaves little to gain.
+        compared: whether it was to be verified.
     """
 
     remedy: Remedy
@@ -160,6 +162,8 @@ class _Candidate:
     judged: Judgement | None = None
     screened: int = 0
     left: float = math.nan
+    waiting: bool = False
+    compared: bool = False
 
     @property
     def intervention(self) -> Intervention:
@@ -171,6 +175,11 @@ class _Candidate:
         return -math.inf if self.judged is None or not self.judged.better else self.judged.gain
 
     @property
+    def hopeful(self) -> bool:
+        """Whether it did better, and is still to be verified."""
+        return not self.compared and self.rank > -math.inf
+
+    @property
     def plainly(self) -> bool:
         """Whether it did better, and by most of what there was to learn."""
         return self.judged is not None and self.judged.better and (self.judged.share or 0.0) >= _PLAINLY
@@ -178,7 +187,7 @@ class _Candidate:
     @property
     def enough(self) -> bool:
         """Whether it did so well that no other can do much better."""
-        return self.plainly and self.left <= _NEARLY_ALL
+        return self.hopeful and self.plainly and self.left <= _NEARLY_ALL
 
     def settle(self, status: Status, reason: str = "") -> None:
         self.remedy = replace(self.remedy, status=status, reason=reason)
@@ -234,10 +243,14 @@ class _Group:
         if length < least:
             self._too_long(least)
             return
-        for candidate in self._screen(screened, length) if screened else self.candidates:
-            if self._verify(candidate, length):
-                self._compare_with(candidate)
-                break
+        while True:
+            for candidate in self._screen(screened, length) if screened else self.candidates:
+                if self._verify(candidate, length):
+                    self._compare_with(candidate)
+                    return
+            # Those that were passed over for the sake of one that failed all the same.
+            if not any(candidate.waiting for candidate in self.candidates):
+                return
 
     def leave(self, reason: str) -> None:
         """Say of what hasn't been tried why not."""
@@ -256,19 +269,23 @@ class _Group:
     def _screen(self, steps: int, length: int) -> list[_Candidate]:
         """Try each candidate once; those that did better, best first."""
         for k, candidate in enumerate(self.candidates):
+            if candidate.screened >= steps:
+                continue
             worse = _bracket(candidate, self.candidates)
             if worse:
                 candidate.settle("suggested", f"not tried: {worse} does less well already")
                 continue
-            best = next((c for c in self.candidates[:k] if c.enough), None)
+            best = next((c for c in self.candidates if c.enough), None)
             if best is not None and not self.attempts.affords_another(steps, length, _AMPLE):
                 candidate.settle("suggested", f"not tried: {best.intervention.describe()} leaves little to gain")
+                candidate.waiting = True
                 continue
-            if any(c.rank > -math.inf for c in self.candidates) and not self.attempts.affords_another(steps, length):
+            candidate.waiting = False
+            if any(c.hopeful for c in self.candidates) and not self.attempts.affords_another(steps, length):
                 candidate.settle("suggested", "not tried: the time left was needed to verify a better guess")
                 continue
             self.screen(candidate, steps, length, k + 1, len(self.candidates))
-        return sorted((c for c in self.candidates if c.rank > -math.inf), key=lambda c: -c.rank)
+        return sorted((c for c in self.candidates if c.hopeful), key=lambda c: -c.rank)
 
     def screen(self, candidate: _Candidate, steps: int, length: int, number: int, of: int) -> None:
         """Try a candidate once, unless that has been done over as many steps."""
@@ -290,7 +307,7 @@ class _Group:
 
     def _verify(self, candidate: _Candidate, steps: int) -> bool:
         """Hold a candidate against the untouched script, seed by seed, until it fails or all seeds are through."""
-        seeds = self.attempts.plan.seeds
+        seeds, candidate.compared = self.attempts.plan.seeds, True
         try:
             for seed in range(seeds):
                 self._try(candidate, seed, steps, seed + 1, seeds)

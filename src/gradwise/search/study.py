@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -191,6 +191,18 @@ class Study:
             trial.set_user_attr("run", {"config": config, "driver": self._drivers.me})
             return self._begun(trial.number, trial._trial_id, config)
         return None
+
+    def guess(self, configs: Sequence[Configuration]) -> None:
+        """Have these tried first, whatever the method."""
+        known = [dict(r.config) for r in self.rows()]
+
+        def enqueue() -> None:
+            for config in configs:
+                if dict(config) not in known:
+                    self._study.enqueue_trial(encoded(self.space, config))
+
+        with quietly():
+            self._patiently(enqueue)
 
     def _claimed(self, config: dict[str, Value]) -> Row:
         """A trial of a configuration that is known beforehand, made and claimed in one go."""
