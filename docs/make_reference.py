@@ -147,7 +147,7 @@ def _section(name: str, function: Callable[..., Any], words: object = None) -> s
         about = next((a for a in get_args(hints[parameter.name]) if isinstance(a, ArgumentInfo | OptionInfo)), None)
         if isinstance(about, ArgumentInfo):
             arguments.append((about.metavar or parameter.name.upper(), hints[parameter.name], about.help))
-        elif isinstance(about, OptionInfo):
+        elif isinstance(about, OptionInfo) and not about.hidden:
             options.append(_option(parameter, about, hints[parameter.name]))
     usage = " ".join([name, *["[OPTIONS]"] * bool(options), *(_usage(metavar, hint) for metavar, hint, _ in arguments)])
     lines = [f"## `{name}`", "", said, "", "```text", usage, "```", ""]

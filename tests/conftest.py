@@ -1,7 +1,30 @@
 """What holds for every test."""
 
 import os
+from collections.abc import Iterator
+
+import pytest
+
+from servers import PostgreSQL, RayCluster
 
 # Scripts under test run beside each other and beside pytest: two torch processes with a thread per core each wait for
 # one another's threads most of the time, which makes a one-second script take a minute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tests that need one of these are marked `xdist_group`, so that one of pytest's processes starts it for all.
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server; each test asks for a database of its own."""
+    server = PostgreSQL()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """A Ray cluster of two nodes."""
+    cluster = RayCluster()
+    yield cluster
+    cluster.close()

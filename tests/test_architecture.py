@@ -40,12 +40,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": EVIDENCE | {"curves", "diagnosis", "figures"},
     "session": EVIDENCE | {"diagnosis", "probes", "report", "search"},
     "finder": EVIDENCE | {"diagnosis", "search"},  # the range test in the process that trains
-    "tuner": {"search"},  # the search over a function in this very process
+    "batched": {"schedules", "optim", "interventions", "search"},  # many trainings at once, as an engine of the search
+    "tuner": {"search", "batched"},  # the search over a function in this very process
     # The experiments are built from everything below them.
-    "lab": EVIDENCE | {"optim", "regularization", "curvature", "diagnosis", "trials", "search", "figures", "finder"},
+    "lab": EVIDENCE
+    | {"optim", "regularization", "curvature", "diagnosis", "trials", "search", "curves", "figures"}
+    | {"session", "finder", "tuner"},
     "cli": EVIDENCE | {"diagnosis", "trials", "search", "figures", "report", "session", "lab", "__init__"},
     "__main__": {"cli"},
     "__init__": {
+        "batched",
         "curvature",
         "figures",
         "finder",
@@ -58,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 # The rooms that live in the process that trains; all others must load without torch.
-WITH_TORCH = {"optim", "regularization", "curvature", "probes", "trials", "session", "lab"}
+WITH_TORCH = {"optim", "regularization", "curvature", "probes", "trials", "session", "lab", "batched"}
 # The one file of a room that loads without torch which is imported only to put a schedule on an optimizer.
 ADAPTER = SRC / "schedules" / "adapter.py"
 

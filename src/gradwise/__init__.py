@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradwise import curvature, figures, optim, regularization, schedules
+    from gradwise.batched import Training
     from gradwise.finder import range_test
     from gradwise.interventions import Intervention
     from gradwise.optim.choosing import recommend
@@ -36,6 +37,7 @@ _PUBLIC = {
     "range_test": "gradwise.finder",
     "tune": "gradwise.tuner",
     "split": "gradwise.tuner",
+    "Training": "gradwise.batched",
     "Intervention": "gradwise.interventions",
     "equivalent": "gradwise.optim.equivalence",
     "recommend": "gradwise.optim.choosing",
@@ -43,6 +45,7 @@ _PUBLIC = {
 
 __all__ = [
     "Intervention",
+    "Training",
     "Watch",
     "__version__",
     "average",

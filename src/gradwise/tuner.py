@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from gradwise.search.cluster import Share
 from gradwise.search.domains import Domain, SpaceError, Value
-from gradwise.search.jobs import InProcess, Job, OnValue, Result
+from gradwise.search.engines import Where, one
+from gradwise.search.functions import Function
+from gradwise.search.jobs import Job
+from gradwise.search.methods import METHODS, PRUNING, Method
+from gradwise.search.pending import FOLDER
 from gradwise.search.protocol import Found, Plan
 from gradwise.search.protocol import tune as _tune
 from gradwise.search.space import Parameter, Space
 from gradwise.search.splits import Split, split
-from gradwise.search.study import METHODS, PRUNING, Method, Study
+from gradwise.search.study import Study
+
+if TYPE_CHECKING:
+    from gradwise.batched import Training
 
 __all__ = ["Split", "Tuned", "split", "tune"]
-
-
-class _Pruned(Exception):
-    """Raised in an objective that reports that it falls behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Tuned:
 
 
 def tune(
-    objective: Callable[..., float],
+    objective: Callable[..., float] | Training,
     space: Mapping[str, str | Value | Sequence[Value]],
     *,
     trials: int = 30,
@@ -59,20 +64,28 @@ def tune(
     seeds: int = 3,
     seed: int = 0,
     points: int = 5,
-    epochs: int = 1,
+    epochs: int | None = None,
     store: str | None = None,
     study: str = "tune",
+    jobs: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    cpus: int = 1,
+    gpus: float | None = None,
+    timeout: float | None = None,
 ) -> Tuned:
     """Search for the configuration with the best validation score.
 
     Args:
         objective: gives a validation score for `objective(config)`. Where it has parameters of these names it is also
             given `seed` (0 in all trials, others when the winner is confirmed) and `report`: `report(epoch, value)`
-            ends it where pruning finds that it falls behind.
+            ends it where pruning finds that it falls behind. Or a `gradwise.Training`, whose configurations train
+            many at once; its test data, where it has any, gives the test score.
         space: values by name: as text ("1e-4..1", "0,1e-4..1e-1", "relu,tanh"), one value, or a list.
         trials: how many.
         method: out of guess, grid, random, quasi-random, tpe, gp, cma-es, nsga-ii.
-        pruning: none, median, halving or hyperband, for an objective that takes `report`.
+        pruning: none, median, halving or hyperband, for an objective that takes `report` (a `Training` reports each
+            epoch).
         maximize: whether a higher score is better.
         baseline: a configuration to compare the winner with; it need not be in the space.
         test: gives the test score for `test(config)`, and `seed` where it has such a parameter; called once, for the
@@ -80,12 +93,20 @@ def tune(
         seeds: pairs of runs that confirm the winner, 3 or more; 0 for none.
         seed: of the method's own random numbers.
         points: values on each range of a grid.
-        epochs: values that a whole run reports, for pruning.
+        epochs: values that a whole run reports, for pruning; a `Training` has its own.
         store: a SQLAlchemy URL at which to keep the study, so that a search that was ended goes on; None keeps nothing.
         study: its name there.
+        jobs: trials at a time: one by one in this process, more by worker processes, which import the objective by its
+            name; on a Ray cluster as many as there is room for.
+        engine: "local", or "ray" for a Ray cluster, to which the objective is sent.
+        address: the cluster's; None takes `RAY_ADDRESS`, or the cluster on this machine.
+        cpus: cores for a trial there.
+        gpus: GPUs for a trial there; None is one where the cluster has any.
+        timeout: seconds for a trial by a worker, after which it has failed; None is no limit.
 
     Raises:
         ValueError: a space, a method or a baseline that makes no sense.
+        EngineError: (a RuntimeError) workers can't be had, or can't be told what to run.
 
     Example:
         >>> found = tune(lambda config: (config["lr"] - 0.03) ** 2, {"lr": [0.01, 0.03, 0.1]}, method="grid", trials=3)
@@ -99,14 +120,35 @@ def tune(
     if seeds in (1, 2) or seeds < 0:
         raise ValueError("tune: a comparison takes 3 pairs of runs at least (seeds=0 makes none)")
     wanted = Space(tuple(_parameter(name, values) for name, values in space.items()))
-    how = Method(method, pruning, trials, points, seed, evaluations=max(1, epochs))
-    function = _Function(objective, test, maximize, None if baseline is None else dict(baseline))
-    reference = None if baseline is None else function(Job("reference"), lambda k, value: False)
-    if reference is not None and reference.problem:
-        raise ValueError(f"tune: the baseline gives no score: {reference.problem}")
-    plan = Plan(trials, None, seeds if baseline is not None else 0, test is not None, baseline is not None)
-    found = _tune(Study(store, study, wanted, how), InProcess(function), plan, reference)
+    own = None if baseline is None else dict(baseline)
+    training = _training(objective)
+    if training is not None:
+        epochs = epochs or training.epochs
+        if test is not None:
+            raise ValueError("tune: a Training has test data of its own: give it (training, validation, test)")
+        test = training.test if training.tested is not None else None
+    how = Method(method, pruning, trials, points, seed, evaluations=max(1, epochs or 1))
+    where = Where(engine, jobs, address, Share(cpus, gpus))
+    function = Function(objective, test, maximize, own, timeout)
+    batched = training.engine(how, own, maximize) if training is not None and where.here else None
+    with closing(batched or where.made(function, function)) as made:
+        how = replace(how, slots=made.slots)
+        reference = None if own is None else one(made, Job("reference"))
+        if reference is not None and reference.problem:
+            raise ValueError(f"tune: the baseline gives no score: {reference.problem}")
+        plan = Plan(trials, None, seeds if own is not None else 0, test is not None, own is not None)
+        kept = Study(store, study, wanted, how, Path(FOLDER).absolute(), _say)
+        found = _tune(kept, made, plan, reference)
     return _answer(found, function)
+
+
+def _training(objective: Any) -> Training | None:
+    """The objective, where it is a training that brings an engine of its own; torch isn't imported to find out."""
+    return objective if hasattr(objective, "engine") and hasattr(objective, "tested") else None
+
+
+def _say(words: str) -> None:
+    print(f"gradwise: {words}", file=sys.stderr)
 
 
 def _parameter(name: str, values: str | Value | Sequence[Value]) -> Parameter:
@@ -120,58 +162,9 @@ def _parameter(name: str, values: str | Value | Sequence[Value]) -> Parameter:
         raise SpaceError(f"{name} {error}") from None
 
 
-class _Function:
-    """Makes runs of an objective (`gradwise.search.jobs.Evaluate`)."""
-
-    def __init__(
-        self,
-        objective: Callable[..., float],
-        test: Callable[..., float] | None,
-        maximize: bool,
-        baseline: Mapping[str, Value] | None,
-    ) -> None:
-        self.objective, self.test, self.maximize, self.baseline = objective, test, maximize, baseline
-
-    def __call__(self, job: Job, on_value: OnValue) -> Result:
-        config = dict((self.baseline if job.config is None else job.config) or {})
-        told: list[float] = []
-
-        def report(epoch: int, value: float) -> None:
-            told.append(value)
-            if on_value(int(epoch), self.signed(float(value))):
-                raise _Pruned
-
-        try:
-            value = float(_called(self.objective, config, seed=job.seed, report=report))
-            score = None
-            if job.test and self.test is not None:
-                score = float(_called(self.test, config, seed=job.seed))
-        except _Pruned:
-            return Result(None, steps=len(told), pruned=True)
-        except Exception as error:
-            # What one configuration breaks must not end the search for others.
-            return Result(None, problem=f"{type(error).__name__}: {error}"[:300])
-        return Result(self.signed(value) if math.isfinite(value) else None, steps=len(told), test=score)
-
-    def signed(self, value: float) -> float:
-        """A score such that lower is better, and back."""
-        return -value if self.maximize else value
-
-
-def _called(function: Callable[..., float], config: dict[str, Value], **offered: Any) -> float:
-    """Call with as much of what is offered as the function has parameters for."""
-    try:
-        known = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return function(config)
-    every = any(p.kind is p.VAR_KEYWORD for p in known)
-    names = {p.name for p in known}
-    return function(config, **{name: value for name, value in offered.items() if every or name in names})
-
-
-def _answer(found: Found, function: _Function) -> Tuned:
+def _answer(found: Found, function: Function) -> Tuned:
     rows = []
-    for row in found.rows:
+    for row in (r for r in found.rows if r.state != "lost"):  # which are made again
         value = None if row.result is None or row.result.value is None else function.signed(row.result.value)
         problem = {"problem": row.result.problem} if row.result is not None and row.result.problem else {}
         rows.append({"number": row.number, "config": dict(row.config), "state": row.state, "value": value, **problem})

@@ -19,7 +19,19 @@ def test_it_finds_the_winner_and_goes_on(tmp_path: Path) -> None:
     place = Place(tmp_path)
     tunable.write(tmp_path)
     before = (tmp_path / "train.py").read_bytes()
-    words = ("tune", "--method", "grid", "--seeds", "0", "--lr", "1e-4,0.1", "--json", "tune.json")
+    words = (
+        "tune",
+        "--method",
+        "grid",
+        "--seeds",
+        "0",
+        "--lr",
+        "1e-4,0.1",
+        "--json",
+        "tune.json",
+        "--html",
+        "tune.html",
+    )
     done = place.run(*words, "train.py")
     assert done.returncode == 0, done.stderr
     assert "2 trials by grid" in done.stderr
@@ -40,10 +52,23 @@ def test_it_finds_the_winner_and_goes_on(tmp_path: Path) -> None:
     assert len(report["trials"]) == 2
     assert 0 < report["test"]["value"] < 1
     assert (tmp_path / "train.py").read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".gradwise", "train.py", "tune.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".gradwise", "train.py", "tune.html", "tune.json"]
+    page = (tmp_path / "tune.html").read_text("utf-8")
+    assert "<h3>The search in figures</h3>" in page
+    assert "lr=0.1" in report["winner"]["diff"]  # the script says lr=0.001
+    assert "+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)" in page
     command = shlex.split(report["winner"]["command"])
     assert command[:2] == ["gradwise", "run"]
     assert json.loads(command[3]) == {"lr_scale": pytest.approx(100.0)}
+
+    # Another study of the same command begins with what this one found best.
+    warm = ("tune", "--warm-start", "1", "--trials", "1", "--seeds", "0", "--lr", "0.05..1", "--clip", "own,1.0")
+    later = place.run(*warm, "--json", "tune.json", "train.py")
+    assert later.returncode == 0, later.stderr
+    assert "first come 1 of earlier studies: train-" in later.stderr
+    (trial,) = json.loads((tmp_path / "tune.json").read_text())["trials"]
+    assert trial["config"] == {"lr": 0.1, "clip": "own"}
+    assert trial["value"] == pytest.approx(best["value"])
 
 
 def test_a_driver_that_is_killed_goes_on_where_it_ended(tmp_path: Path) -> None:

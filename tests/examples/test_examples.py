@@ -1,4 +1,4 @@
-"""The example scripts run as they are, repeat themselves under a seed, and know nothing of gradwise."""
+"""The example scripts run as they are, repeat themselves under a seed, watched or not, and know nothing of gradwise."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ CURVES = {"green", "red", "purple", "yellow", "late-divergence"}
 IDS = {"red": "lr-too-high", "purple": "late-lr-too-high", "yellow": "lr-too-low", "green": None}
 
 
-def start(script: str, folder: Path) -> subprocess.Popen[str]:
+def start(script: str, folder: Path, *launcher: str) -> subprocess.Popen[str]:
     folder.mkdir()
-    command = [sys.executable, str(EXAMPLES / script), *TINY[script], "--seed", "5", "--out", "out"]
+    command = [sys.executable, *launcher, str(EXAMPLES / script), *TINY[script], "--seed", "5", "--out", "out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -43,16 +43,21 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("script", sorted(TINY))
-def test_two_seeded_runs_are_the_same(script: str, tmp_path: Path) -> None:
-    folders = [tmp_path / "one", tmp_path / "two"]
-    runs = [start(script, folder) for folder in folders]
-    (out, err), (out_again, err_again) = [run.communicate(timeout=200) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], err + err_again
+def test_a_seeded_run_repeats_itself_and_cannot_tell_that_it_is_watched(script: str, tmp_path: Path) -> None:
+    doctor = ["-m", "gradwise", "doctor", "--no-repair", "--store", f"sqlite:///{tmp_path}/runs.db"]
+    folders = [tmp_path / "one", tmp_path / "two", tmp_path / "watched"]
+    runs = [start(script, folders[0]), start(script, folders[1]), start(script, folders[2], *doctor)]
+    (out, err), (out_again, err_again), (out_watched, err_watched) = [run.communicate(timeout=250) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], err + err_again + err_watched
     assert out + err, "it prints nothing"
     assert (out, err) == (out_again, err_again)
+    assert out_watched == out
+    assert err_watched.startswith(err)
+    assert "steps in" in err_watched[len(err) :]
     written = files(folders[0])
     assert written, "it writes nothing under --out"
     assert written == files(folders[1])
+    assert written == files(folders[2])
 
 
 def test_every_script_is_tested_and_listed() -> None:

@@ -363,6 +363,32 @@ def test_memory_in_another_order(layout: str) -> None:
     assert optimizer.state[p]["exp_avg"].stride() == peer.state[q]["exp_avg"].stride()
 
 
+@pytest.mark.parametrize("loaded", ["contiguous", "channels last"])
+def test_a_state_saved_in_another_order_is_put_into_the_parameters(loaded: str) -> None:
+    orders = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+    other = next(order for name, order in orders.items() if name != loaded)
+
+    def steps(optimizer: Any, p: nn.Parameter, seeds: range) -> None:
+        for seed in seeds:
+            p.grad = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(seed)).to(memory_format=other)
+            optimizer.step()
+
+    weights = []
+    for kind in (ours.Adam, torch.optim.Adam):
+        p = nn.Parameter(torch.ones(2, 3, 4, 5).to(memory_format=other))
+        optimizer = kind([p], lr=0.1)
+        steps(optimizer, p, range(3))
+        saved = optimizer.state_dict()
+        for name in ("exp_avg", "exp_avg_sq"):
+            saved["state"][0][name] = saved["state"][0][name].contiguous(memory_format=orders[loaded])
+        q = nn.Parameter(p.detach().clone())
+        fresh = kind([q], lr=0.1)
+        fresh.load_state_dict(saved)
+        steps(fresh, q, range(3, 5))
+        weights.append(q)
+    assert same(weights[:1], weights[1:], 1e-6)
+
+
 def test_copies_and_checkpoints_go_on_alike(tmp_path: Any) -> None:
     model = nn.Linear(3, 2)
     optimizer = ours.RMSprop(model.parameters(), momentum=0.9, clip_norm=1.0, lr=0.1 * cosine(50))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ from torch.nn import functional
 from watching import watched
 
 from gradwise.diagnosis import Diagnosis, diagnose
-from gradwise.recording.recording import Recording, RunInfo
+from gradwise.recording import signals
+from gradwise.recording.recording import Recording, RunInfo, Series
 
 Data = tuple[Tensor, Tensor]
 
@@ -94,7 +96,8 @@ def test_sorted_by_class_and_never_shuffled() -> None:
     assert ids(result)[0] == "unshuffled-data"
     finding = result.findings[0]
     assert finding.evidence["period"] == 30
-    assert finding.remedies[0].intervention.fixes == ("shuffle",)
+    assert finding.remedies == ()  # batches cut by hand
+    assert "torch.randperm" in finding.explanation
 
 
 def test_the_loader_that_does_not_shuffle_is_named() -> None:
@@ -114,6 +117,7 @@ def test_the_loader_that_does_not_shuffle_is_named() -> None:
     assert finding.where.file is not None
     assert finding.where.file.endswith("test_diagnosed.py")
     assert finding.evidence["sampler"] == "SequentialSampler"
+    assert finding.remedies[0].intervention.fixes == ("shuffle",)
 
 
 def test_an_order_that_does_no_harm_is_only_suspected() -> None:
@@ -268,6 +272,15 @@ def test_a_rate_that_is_gone_before_the_descent() -> None:
     assert result.findings[0].remedies[0].intervention.lr is not None
 
 
+def test_what_a_rate_that_was_gone_left_unlearned_is_not_blamed_on_the_model() -> None:
+    model = mlp(2, 2)
+    optimizer = sgd(model, 0.05)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1)
+    result = diagnosed(lambda: fit(model, optimizer, rings(), epochs=40, batch=4, loss=by_hand, scheduler=decay))
+    assert ids(result)[0] == "lr-decayed-too-early"
+    assert "underfitting" not in ids(result, 0.3)
+
+
 @pytest.mark.parametrize("gamma", [0.7, 0.9])
 def test_a_rate_that_is_gone_after_it(gamma: float) -> None:
     model = mlp()
@@ -301,3 +314,91 @@ def test_validation_that_turns_up_names_the_step() -> None:
     assert finding.remedies[0].intervention.stop == finding.where.step
     assert finding.where.step is not None
     assert finding.where.step < 250
+
+
+def by_hand(out: Tensor, y: Tensor) -> Tensor:
+    return -out.log_softmax(1)[torch.arange(len(y)), y].mean()
+
+
+def squares_by_hand(out: Tensor, y: Tensor) -> Tensor:
+    return ((out - y) ** 2).mean()
+
+
+def test_sorted_by_class_under_a_loss_written_out_by_hand() -> None:
+    model = mlp()
+    result = diagnosed(lambda: fit(model, sgd(model), in_order(blobs(spread=3.0)), shuffle=False, loss=by_hand))
+    assert ids(result)[0] == "unshuffled-data"
+
+
+def test_an_order_of_which_too_little_was_seen_shows_in_the_losses_own_cycle() -> None:
+    model, data = mlp(), in_order(blobs(spread=3.0))
+    with watched() as seen:
+        fit(model, sgd(model), data, shuffle=False)
+    r = seen.recording
+    # A few batches in a row at the beginning, and single ones later: none of them an epoch apart.
+    kept = [*range(16), *np.cumsum(np.arange(20, 39))]
+    classes = r.get(signals.CLASSES, 0)
+    thin = Series(classes.steps[kept], classes.values[kept], classes.labels)
+    series = {**r.series, (signals.CLASSES.name, 0): thin}
+    result = diagnose(Recording(RunInfo("x", facts={"torch": "2"}), r.optimizers, series, r.events))
+    assert ids(result)[0] == "unshuffled-data"
+    assert result.findings[0].evidence["loss_cycle"] == 30
+
+
+def test_labels_that_nothing_held_out_speaks_for_are_a_doubt() -> None:
+    model, data = mlp(hidden=64), mixed(blobs(600))
+    result = diagnosed(lambda: fit(model, sgd(model, 0.05), data, epochs=25))
+    assert ids(result) == []
+    assert "labels-mismatched" in ids(result, 0.45)
+    assert result.verdict == "inconclusive"
+
+
+def test_labels_that_belong_are_none_with_nothing_held_out() -> None:
+    model = mlp()
+    assert ids(diagnosed(lambda: fit(model, sgd(model, 0.05), blobs(), epochs=25, loss=by_hand)), 0.3) == []
+
+
+@pytest.mark.parametrize("loss", [squares, squares_by_hand])
+def test_a_run_that_ends_where_a_guess_is_has_not_come_down(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    with torch.no_grad():
+        model.bias.fill_(5.0)
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(400, 3, generator=generator), torch.randn(400, 1, generator=generator)
+    result = diagnosed(lambda: fit(model, sgd(model, 0.05), data, epochs=60, batch=100, loss=loss))
+    assert result.verdict == "inconclusive"
+    assert "never looks at the input" in result.summary
+
+
+def test_zero_weights_are_the_cause_of_units_that_are_zero() -> None:
+    model = mlp()
+    for p in model.parameters():
+        nn.init.zeros_(p)
+    assert ids(diagnosed(lambda: fit(model, sgd(model), blobs())))[0] == "stuck-at-saddle"
+
+
+def test_a_flat_valley_that_is_followed_in_steps_all_paid_is_worth_a_higher_rate() -> None:
+    curvatures = torch.tensor([1.0, 1e-3])
+
+    def run() -> None:
+        place = torch.tensor([1.0, 30.0], requires_grad=True)
+        optimizer = torch.optim.SGD([place], 0.05)
+        for _ in range(400):
+            optimizer.zero_grad()
+            (0.5 * (curvatures * place**2).sum()).backward()
+            optimizer.step()
+
+    result = diagnosed(run)
+    assert (ids(result), ids(result, 0.45)) == ([], ["lr-too-low"])
+    assert result.verdict == "healthy"
+
+
+def test_single_rows_whose_loss_is_nearly_all_noise_are_suspected() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1200, 6, generator=generator)
+    y = x[:, :1] + 8 * torch.randn(1200, 1, generator=generator)
+    model = mlp(6, 1)
+    result = diagnosed(lambda: fit(model, sgd(model, 0.003), (x, y), epochs=1, batch=1, loss=squares))
+    assert "noisy-small-batch" in ids(result, 0.3)
+    assert "noisy-small-batch" not in ids(result)

@@ -122,3 +122,33 @@ def test_shares_of_nothing() -> None:
     assert meter.fraction == meter.loop_seconds == 0.0
     assert meter.affords(0, 1.0)
     assert not meter.affords(1, 1.0)
+
+
+def test_what_a_step_may_cost_is_meant_of_the_processor() -> None:
+    meter = Meter()
+    assert meter.per_step == PER_STEP
+    meter.held_up(clock=0.004, processor=0.001)
+    assert meter.slowness == pytest.approx(4.0)
+    assert meter.per_step == pytest.approx(4 * PER_STEP)
+    meter.held_up(clock=100.0, processor=0.001)  # asleep rather than held up
+    assert meter.slowness <= 16
+    idle = Meter()
+    idle.held_up(clock=0.001, processor=0.0010001)
+    assert idle.slowness == 1.0
+
+
+def test_short_steps_are_looked_at_as_often_on_a_busy_machine() -> None:
+    def looks(slowness: float) -> int:
+        meter, now, seen = Meter(), 0.0, 0
+        meter.held_up(slowness * 1e-3, 1e-3)
+        for step in range(2000):
+            meter.steps = step
+            if meter.affords(step, now):
+                seen += 1
+                meter.looks += slowness * 3e-4
+                meter.spent += slowness * 3e-4
+                meter.looked(slowness * 3e-4)
+            now += slowness * 4e-4
+        return seen
+
+    assert looks(5.0) == pytest.approx(looks(1.0), abs=3)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 from watching import batch, mlp, watched
 
+from gradwise.diagnosis.targets import targets_of
 from gradwise.recording import signals
 
 
@@ -157,3 +158,23 @@ def test_the_loader_that_steps_are_fed_from() -> None:
 def test_a_loader_raises_what_it_would_have_raised() -> None:
     with watched(), pytest.raises(ValueError, match="batch_size"):
         DataLoader(TensorDataset(torch.ones(3)), batch_size=-1)
+
+
+@pytest.mark.parametrize("classes", [40, 5000])
+def test_what_a_guess_by_frequency_loses_of_many_classes(classes: int) -> None:
+    with watched() as seen:
+        model = mlp(classes=classes)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        given = []
+        for i in range(6):
+            x, y = batch(rows=64, classes=classes, seed=i)
+            given.append(y)
+            step(optimizer, nn.CrossEntropyLoss()(model(x), y))
+    shares = torch.bincount(torch.cat(given)).double() / 384
+    shares = shares[shares > 0]
+    (found,) = targets_of(seen.recording)
+    if classes > 4096:
+        assert np.isnan(found.entropy)
+    else:
+        assert found.entropy == pytest.approx(-float((shares * shares.log()).sum()))
+        assert found.uninformed == found.entropy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -23,15 +22,20 @@ from gradwise.recording.recording import Event, OptimizerInfo, RunInfo, Series
 from gradwise.recording.signals import LOSS, LR, TIME
 from gradwise.recording.store import Store, StoreError, new_id
 
-POSTGRESQL = os.environ.get("GRADWISE_TEST_POSTGRESQL")
-"""The URL of an empty database, to run these tests on it as well."""
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> str:
+    """The URL of a database on a PostgreSQL server."""
+    url: str = request.getfixturevalue("postgresql").url("runs")
+    return url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRESQL else ["sqlite"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))])
 def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
-    with Store.open(POSTGRESQL if request.param == "postgresql" else str(tmp_path / "runs.db")) as opened:
+    on_server = request.param == "postgresql"
+    with Store.open(request.getfixturevalue("server") if on_server else str(tmp_path / "runs.db")) as opened:
         yield opened
-        if request.param == "postgresql":
+        if on_server:
             tables.metadata.drop_all(opened._database._engine)
 
 

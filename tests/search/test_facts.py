@@ -23,7 +23,9 @@ def recording(groups: tuple[dict[str, object], ...], words: str = "", kind: str 
 
 def test_the_rate_is_the_one_that_the_optimizer_was_made_with() -> None:
     facts = Facts.of(recording(({"lr": 0.001, "initial_lr": 0.1}, {"lr": 0.5})), 2.5)
-    assert facts == Facts(30, 2.5, 0.1, 2, 3, facts.where)
+    assert facts == Facts(30, 2.5, 0.1, 2, 3, facts.where, facts.optimizer)
+    assert facts.optimizer is not None
+    assert facts.optimizer.kind == "SGD"
     assert Facts.from_json(facts.to_json()) == facts
     assert Facts.of(recording(({"lr": 0.3},), kind="manual"), 1.0).rate is None
 

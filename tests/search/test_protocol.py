@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from gradwise.search.jobs import InProcess, Job, Result
+from gradwise.search.methods import Method
 from gradwise.search.protocol import MOST_LOST, Found, Plan, tune
 from gradwise.search.space import Space
-from gradwise.search.study import Method, Study
+from gradwise.search.study import Study
 from search.hills import SPACE, Hill, hill
 
 OWN = Result(2.0, start=5.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from bench import FakeBench, diagnosis, finding
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gradwise.diagnosis.findings import Remedy
 from gradwise.interventions import Intervention
+from gradwise.recording.recording import Recording
 from gradwise.schedules import cosine
 from gradwise.search import Measure, Plan, repair
 
@@ -164,9 +166,10 @@ def test_a_remedy_with_which_the_script_fails_is_only_suggested():
 def test_a_change_that_this_script_has_no_place_for_is_only_suggested(crashes):
     reason = "the change could not be made: the script has no modules"
     bench = FakeBench(lr=5.0, problems={"standardize": reason}, refuses=True, crashes=crashes)
-    found = by_name(treat(bench, diagnosis(finding(Intervention(fixes=("standardize",)), *LOWER))))
+    repaired = treat(bench, diagnosis(finding(Intervention(fixes=("standardize",)), *LOWER)))
+    found = by_name(repaired)
     assert (found["standardize"].status, found["standardize"].reason) == ("suggested", f"in a trial {reason}")
-    assert found["lr ×0.3"].status == "verified"
+    assert remedies(repaired)[0].status == "verified"
     assert [name for name, *_ in bench.made].count("standardize") == 1
 
 
@@ -264,6 +267,49 @@ def test_a_suspicion_becomes_a_finding_by_a_cure_worth_having():
     after = treat(FakeBench(lr=2.5), diagnosis(suspicions=(doubt,))).diagnosis
     assert [f.id for f in after.findings] == ["lr-too-high"]
     assert (after.verdict, after.suspicions) == ("sick", ())
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_suspicion_that_time_ends_over_is_told_where_its_cure_was_plainly_better(runs):
+    doubt = finding(LOWER[1], confidence=0.4)
+    bench = FakeBench(lr=2.5, slowness=4.0 / runs)
+    after = treat(bench, diagnosis(suspicions=(doubt,)), budget=7 * bench.seconds).diagnosis
+    assert [f.id for f in after.findings] == ["lr-too-high"]
+    (remedy,) = after.findings[0].remedies
+    assert remedy.status == "suggested"
+    assert re.match(rf"better in {runs} runs?; the budget of .* was spent", remedy.reason)
+    assert after.verdict == "sick"
+
+
+def test_a_suspicion_that_time_ends_over_is_not_told_where_its_cure_gained_little():
+    doubt = finding(Intervention(lr_scale=1.2), confidence=0.4)
+    bench = FakeBench(lr=0.02, noise=1e-6, slowness=2.0)
+    after = treat(bench, diagnosis(suspicions=(doubt,)), budget=7 * bench.seconds).diagnosis
+    assert after.findings == ()
+
+
+def test_time_is_kept_for_verifying_a_cure_that_leaves_little_to_gain():
+    bench = FakeBench(lr=5.0)
+    tight = treat(bench, budget=8 * bench.seconds)
+    assert remedies(tight)[0].status == "verified"
+    assert by_name(tight)["lr ×0.03"].reason == "not tried: lr ×0.1 leaves little to gain"
+    assert not any(name == "lr ×0.03" for name, *_ in bench.made)
+
+
+class Fickle(FakeBench):
+    """A tenth of the rate cures the watched run's luck and no other."""
+
+    def record(self, intervention: Intervention, seed: int, max_steps: int | None) -> Recording:
+        fails = seed > 0 and intervention.lr_scale == 0.1
+        made = super().record(Intervention() if fails else intervention, seed, max_steps)
+        return replace(made, run=replace(made.run, intervention=intervention.to_json()))
+
+
+def test_what_was_passed_over_has_its_turn_when_the_better_one_fails():
+    bench = Fickle(lr=5.0)
+    tried = by_name(treat(bench, budget=10 * bench.seconds))
+    assert tried["lr ×0.1"].status == "failed"
+    assert "verified" in {r.status for r in tried.values()}
 
 
 def test_a_suspicion_stays_one_where_its_cure_hardly_helps():

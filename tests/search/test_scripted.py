@@ -112,30 +112,30 @@ def test_a_worker_that_dies_loses_its_run_only(known: tuple[Scripted, Result]) -
 
     engine._on_tick = kill_one
     try:
-        engine.start(Job("hangs", {"mode": "hang"}))
-        engine.start(Job("own"))
-        ended = {job.key: result for job, result in (engine.finish(lambda j, k, v: False) for _ in range(2))}
+        engine.submit(Job("hangs", {"mode": "hang"}))
+        engine.submit(Job("own"))
+        ended = {job.key: result for job, result in (engine.next_done(lambda j, k, v: False) for _ in range(2))}
         assert ended["hangs"].lost
         assert ended["hangs"].problem == "its worker process died"
         assert ended["own"].value == pytest.approx(own.value, rel=1e-5)
-        engine.start(Job("again", {"hidden": 8}))
-        job, result = engine.finish(lambda j, k, v: False)
+        engine.submit(Job("again", {"hidden": 8}))
+        job, result = engine.next_done(lambda j, k, v: False)
         assert (job.key, result.problem, result.value is not None) == ("again", "", True)
     finally:
         engine.close()
 
 
 def test_a_worker_that_hangs_is_replaced(known: tuple[Scripted, Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradwise.search.workers._LATE", 0.5)
+    monkeypatch.setattr("gradwise.search.scripted._LATE", 0.5)
     monkeypatch.setattr("gradwise.search.workers._PATIENCE", 0.5)
     scripted, _ = known
     engine = LocalProcesses(replace(scripted.task, timeout=1.0), 2)
     try:
-        engine.start(Job("own"))
+        engine.submit(Job("own"))
         (worker,) = engine._workers
         os.kill(worker.process.pid, signal.SIGSTOP)
-        job, result = engine.finish(lambda j, k, v: False)
-        assert (job.key, result.lost, result.problem) == ("own", True, "its worker process hung")
+        job, result = engine.next_done(lambda j, k, v: False)
+        assert (job.key, result.lost, result.problem) == ("own", True, "its worker hung")
         assert worker.process.returncode == -signal.SIGKILL
         assert not engine._workers
     finally:

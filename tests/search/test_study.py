@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from gradwise.search.jobs import Result
+from gradwise.search.methods import METHODS, PRUNING, Method
 from gradwise.search.space import Space
-from gradwise.search.study import METHODS, PRUNING, Method, Study, StudyError, same_question
+from gradwise.search.storage import StudyError
+from gradwise.search.study import Study, same_question
 from search.hills import SPACE, hill
 
 MIXED = Space.read(
@@ -118,12 +120,42 @@ def test_what_a_killed_driver_left_is_run_again_but_what_a_living_one_runs_is_no
     assert row is not None
     beside = Study(url, "s", SPACE, Method("random"))
     assert [r.state for r in beside.rows()] == ["running"]
-    monkeypatch.setattr("gradwise.search.study.alive", lambda owner, silent: False)
+    monkeypatch.setattr("gradwise.search.drivers.alive", lambda owner, silent: False)
     after = Study(url, "s", SPACE, Method("random"))
     assert [r.state for r in after.rows()] == ["lost"]
     again = after.ask()
     assert again is not None
     assert again.config == row.config
+
+
+def test_what_was_written_down_but_not_told_is_not_run_again(tmp_path, monkeypatch) -> None:
+    url = f"sqlite:///{tmp_path / 'tune.db'}"
+    first = Study(url, "s", SPACE, Method("random"))
+    row = first.ask()
+    assert row is not None
+
+    def dies(*words: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first, "_tell", dies)
+    with pytest.raises(KeyboardInterrupt):
+        first.tell(row.number, Result(3.0))
+    monkeypatch.setattr("gradwise.search.drivers.alive", lambda owner, silent: False)
+    after = Study(url, "s", SPACE, Method("random"))
+    assert [(r.state, r.result) for r in after.rows()] == [("complete", Result(3.0))]
+
+
+def test_a_driver_that_died_between_asking_and_saying_so_loses_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("gradwise.search.drivers.Drivers.patience", 0.0)
+    study = Study(f"sqlite:///{tmp_path / 'tune.db'}", "s", Space.of({}, {"n": "1..3"}), Method("grid", points=3))
+    study._study.enqueue_trial({"n": 2})
+    study._study.ask()
+    seen = []
+    while (row := study.ask()) is not None:
+        seen.append(row.config["n"])
+        study.tell(row.number, Result(1.0))
+    assert sorted(seen) == [1, 2, 3]
+    assert seen[0] == 2 or seen[1] == 2
 
 
 def test_a_configuration_that_kills_every_worker_is_given_up() -> None:

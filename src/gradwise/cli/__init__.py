@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gradwise.cli import doctor, lr, report, run, runs, tune
+from gradwise.cli import claims, doctor, lr, race, report, run, runs, tune
 from gradwise.cli.common import PASSED_ON, speaking_plainly
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app.command("lr", context_settings=PASSED_ON)(lr.lr)
 app.command("tune", context_settings=PASSED_ON)(tune.tune)
 app.command("run", context_settings=PASSED_ON)(run.run)
 app.add_typer(runs.app, name="runs")
+app.command("claims")(claims.claims)
+app.command("race")(race.race)
 app.command("report")(report.report)
 
 

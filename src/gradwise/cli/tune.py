@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json as json_
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,13 +26,18 @@ from gradwise.cli.common import (
 
 if TYPE_CHECKING:
     from gradwise.report.tuning import LiveTable
+    from gradwise.search.engines import Where
+    from gradwise.search.facts import Facts
     from gradwise.search.jobs import Engine, Result
+    from gradwise.search.methods import Method
     from gradwise.search.protocol import Found
     from gradwise.search.scripted import Scripted, Task
     from gradwise.search.space import Space
-    from gradwise.search.study import Method, Row, Study
+    from gradwise.search.study import Row, Study
 
 _SET = "What gradwise sets"
+_NONE_EARLIER = "no earlier study of this script has trials that lie in this space"
+_CLUSTER = "On a Ray cluster"
 
 
 def _knob(words: str) -> Any:
@@ -101,7 +106,17 @@ def tune(
         int | None,
         typer.Option(metavar="N", min=0, help="Set only the optimizer made as the N-th.", show_default="all"),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Trials at a time.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N",
+            min=1,
+            help="Trials at a time.",
+            show_default="1; as many as a cluster has room for",
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -118,6 +133,49 @@ def tune(
     study: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which study.", show_default="by script, arguments and space")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="local, or ray for a Ray cluster.", rich_help_panel=_CLUSTER)
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The cluster's address.",
+            rich_help_panel=_CLUSTER,
+            show_default="RAY_ADDRESS, or the cluster on this machine",
+        ),
+    ] = None,
+    cpus: Annotated[int, typer.Option(metavar="N", min=1, help="Cores for a trial.", rich_help_panel=_CLUSTER)] = 1,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            min=0.0,
+            help="GPUs for a trial, as in 1 or 0.5.",
+            rich_help_panel=_CLUSTER,
+            show_default="1 where the cluster has any",
+        ),
+    ] = None,
+    upload: Annotated[
+        bool,
+        typer.Option(
+            "--upload",
+            help="Copy this folder to the cluster's machines, which don't see it.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = False,
+    warm_start: Annotated[
+        int,
+        typer.Option(
+            "--warm-start",
+            metavar="N",
+            min=0,
+            help="Try first the best N configurations of earlier studies of this script, where they lie in the space.",
+        ),
+    ] = 0,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report with figures, one offline HTML file.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what was found as JSON.")] = None,
     allow_side_effects: Annotated[
         bool, typer.Option("--allow-side-effects", help="Run trials even where they can't be kept from leaving traces.")
@@ -131,11 +189,15 @@ def tune(
     The script runs in trials only, as it is, in copies of its folder. Selection goes by its validation loss; the winner
     is run again with other seeds against the script's own settings. The same command goes on where it was ended.
     """
+    from gradwise.search.cluster import Share
     from gradwise.search.domains import SpaceError
+    from gradwise.search.engines import Where
+    from gradwise.search.jobs import EngineError
     from gradwise.search.scripted import Task
 
     target = target_of(script, args, module)
     writable(json, "--json")
+    writable(html, "--html")
     if maximize and metric is None:
         raise typer.BadParameter("it is about --metric, which is not given", param_hint="--maximize")
     if metric is not None and training_loss:
@@ -157,12 +219,16 @@ def tune(
     task = Task(
         target, wanted, metric or "", maximize, training_loss, test_metric or "", which, not allow_side_effects, timeout
     )  # fmt: skip
-    how = _method(wanted, method, pruning, trials, points, seed, jobs)
+    try:
+        where = Where(engine, jobs, address, Share(cpus, gpus), target.cwd if upload else None)
+    except EngineError as error:
+        refuse(f"--engine: {error}")
+    how = _method(wanted, method, pruning, trials, points, seed, jobs or 1)
     if how.pruning != "none" and (metric is not None or training_loss):
         refuse("--pruning goes by the validation losses of a run under way: it can't be used with another measure")
-    limits = _Limits(seeds, max_time, jobs, store, study, quiet)
+    limits = _Limits(seeds, max_time, where, store, study, quiet, warm_start, html, json)
     with speaking_plainly():
-        status = _Tuning(task, how, limits, json).make()
+        status = _Tuning(task, how, limits).make()
     raise SystemExit(status)
 
 
@@ -170,10 +236,13 @@ def tune(
 class _Limits:
     seeds: int
     max_time: float | None
-    jobs: int
+    where: Where
     store: str | None
     study: str | None
     quiet: bool
+    warm: int
+    html: Path | None
+    json: Path | None
 
 
 def _space(knobs: dict[str, str], arguments: Sequence[str], file: Path | None) -> Space:
@@ -202,7 +271,7 @@ def _space(knobs: dict[str, str], arguments: Sequence[str], file: Path | None) -
 def _method(
     space: Space, name: str | None, pruning: str, trials: int | None, points: int, seed: int, jobs: int
 ) -> Method:
-    from gradwise.search.study import METHODS, PRUNING, Method
+    from gradwise.search.methods import METHODS, PRUNING, Method
 
     name = name or ("guess" if space.single else "tpe")
     if name not in METHODS:
@@ -218,28 +287,30 @@ def _method(
 class _Tuning:
     """The search of one command."""
 
-    def __init__(self, task: Task, method: Method, limits: _Limits, json: Path | None) -> None:
-        self.task, self.method, self.limits, self.json = task, method, limits, json
+    def __init__(self, task: Task, method: Method, limits: _Limits) -> None:
+        self.task, self.method, self.limits = task, method, limits
         self.question = {
             key: value
             for key, value in task.to_json().items()
             if key not in ("facts", "timeout", "guarded", "test", "cwd")
         }
+        self.table: LiveTable | None = None
         self.name = limits.study or self._named()
         self.store = _url(limits.store)
 
     def make(self) -> int:
         """Search and report; the exit status."""
         from gradwise.search.domains import SpaceError
+        from gradwise.search.jobs import EngineError
         from gradwise.search.scripted import Scripted, pinned
-        from gradwise.search.study import StudyError
+        from gradwise.search.storage import StudyError
         from gradwise.trials.process import Interrupted
         from gradwise.trials.sandbox import Workspace
 
         target = self.task.target
         script = None if target.module else target.script
         try:
-            workspace = Workspace.before(target.cwd, script, target.argv, pinned(self.limits.jobs, 0))
+            workspace = Workspace.before(target.cwd, script, target.argv, pinned(self.limits.where.jobs or 1, 0))
         except OSError as error:
             refuse(f"the script's folder could not be surveyed: {error}")
         with workspace:
@@ -248,7 +319,7 @@ class _Tuning:
                 return self._search(Scripted(self.task, workspace))
             except SpaceError as error:
                 refuse(f"{target.script} can't be tuned: {error}")
-            except StudyError as error:
+            except (StudyError, EngineError) as error:
                 refuse(str(error))
             except (Interrupted, KeyboardInterrupt):
                 say("ended before the script's own settings had been tried")
@@ -257,28 +328,64 @@ class _Tuning:
     def _search(self, scripted: Scripted) -> int:
         from gradwise.search.facts import Facts
         from gradwise.search.jobs import Result
+        from gradwise.search.pending import FOLDER
         from gradwise.search.study import Study, same_question
 
-        study = Study(self.store, self.name, self.task.space, self.method)
-        same_question(study, self.question)
-        kept = study.noted("reference")
-        if kept is None:
-            if not self.limits.quiet:
-                say(f"running {self.task.target.script} as it is, to compare with")
-            reference, facts = scripted.reference()
-            study.note("reference", {"result": reference.to_json(), "facts": facts.to_json()})
-        else:
-            reference, facts = Result.from_json(kept["result"]), Facts.from_json(kept["facts"])
-        scripted.task = self.task = replace(self.task, facts=facts)
-        method = self.method = replace(self.method, evaluations=max(1, facts.evaluations))
-        if method.pruning != "none" and facts.evaluations < 2:
-            refuse("--pruning: the script takes its validation loss only once, so there is nothing to go by")
-        study.use(method)
-        found, interrupted = self._go_on(study, reference, scripted)
+        limits = self.limits
+        with closing(limits.where.made(self.task, scripted, self._tick)) as engine:
+            study = Study(self.store, self.name, self.task.space, self.method, Path(FOLDER).absolute(), self._say)
+            try:
+                same_question(study, self.question)
+                kept = study.noted("reference")
+                if kept is None:
+                    if not limits.quiet:
+                        say(f"running {self.task.target.script} as it is, to compare with")
+                    reference, facts = self._reference(engine, scripted)
+                    study.note("reference", {"result": reference.to_json(), "facts": facts.to_json()})
+                else:
+                    reference, facts = Result.from_json(kept["result"]), Facts.from_json(kept["facts"])
+                scripted.task = self.task = replace(self.task, facts=facts)
+                method = self.method = replace(self.method, evaluations=max(1, facts.evaluations), slots=engine.slots)
+                if method.pruning != "none" and facts.evaluations < 2:
+                    refuse("--pruning: the script takes its validation loss only once, so there is nothing to go by")
+                study.use(method)
+                self._warm(study)
+                scripted.on_tick = self._tick
+                engine.use(self.task)
+                found, interrupted = self._go_on(study, reference, engine)
+            finally:
+                study.close()
         status = self._report(found, scripted)
         return 130 if interrupted else status
 
-    def _go_on(self, study: Study, reference: Result, scripted: Scripted) -> tuple[Found, bool]:
+    def _warm(self, study: Study) -> None:
+        """Begin with what did best in earlier studies."""
+        from gradwise.search.earlier import earlier
+
+        if not self.limits.warm or study.noted("warm start") is not None:
+            return
+        guesses = earlier(self.store, self.name, self.question, self.task.space)[: self.limits.warm]
+        study.guess([g.config for g in guesses])
+        study.note("warm start", [g.to_json() for g in guesses])
+        if not self.limits.quiet:
+            whence = ", ".join(f"{g.study} trial {g.number}" for g in guesses)
+            self._say(f"first come {len(guesses)} of earlier studies: {whence}" if guesses else _NONE_EARLIER)
+
+    def _reference(self, engine: Engine, scripted: Scripted) -> tuple[Result, Facts]:
+        """The script as it is: on this machine, or where its trials will be."""
+        from gradwise.search.domains import SpaceError
+        from gradwise.search.engines import one
+        from gradwise.search.facts import Facts
+        from gradwise.search.jobs import Job
+
+        if self.limits.where.engine == "local":
+            return scripted.reference()
+        result = one(engine, Job("reference", reference=True))
+        if result.facts is None:
+            raise SpaceError(result.problem)
+        return replace(result, facts=None), Facts.from_json(result.facts)
+
+    def _go_on(self, study: Study, reference: Result, engine: Engine) -> tuple[Found, bool]:
         from gradwise.report.tuning import LiveTable
         from gradwise.search.protocol import Found, Plan, tune
         from gradwise.trials.process import Interrupted
@@ -289,39 +396,37 @@ class _Tuning:
             more = f", {before} of them made before" if before else ""
             say(f"study {self.name}: {self.method.trials} trials by {self.method.name}{more}")
         plan = Plan(self.method.trials, limits.max_time, limits.seeds, bool(task.test))
-        table = LiveTable(plan.trials, task.maximize, quiet=limits.quiet)
-        engine = self._engine(scripted, table.tick)
+        self.table = table = LiveTable(plan.trials, task.maximize, quiet=limits.quiet)
         try:
             with table:
                 return tune(study, engine, plan, reference, _Display(table, task)), False
         except (Interrupted, KeyboardInterrupt):
             say(f"ended: {sum(r.ended for r in study.rows())} trials are kept; the same command goes on from here")
             return Found(tuple(study.rows()), study.best(), reference, ended="it was interrupted"), True
-        finally:
-            engine.close()
 
-    def _engine(self, scripted: Scripted, on_tick: Callable[[], None]) -> Engine:
-        from gradwise.search.jobs import InProcess
-        from gradwise.search.workers import LocalProcesses
+    def _tick(self) -> None:
+        if self.table is not None:
+            self.table.tick()
 
-        if self.limits.jobs > 1:
-            return LocalProcesses(self.task, self.limits.jobs, on_tick)
-        scripted.on_tick = on_tick
-        return InProcess(scripted)
+    def _say(self, words: str) -> None:
+        if self.table is not None:
+            self.table.say(f"gradwise: {words}")
+        else:
+            say(words)
 
     def _report(self, found: Found, scripted: Scripted) -> int:
-        from gradwise.report.tuning import render_tuning, write_tuning_json
+        from gradwise.cli.tuned import with_diff, written
+        from gradwise.report.tuning import render_tuning
         from gradwise.search.account import account
 
         report = account(found, self.task, self.method, self.name, _shown(self.store), scripted)
-        if self.json:
-            try:
-                write_tuning_json(self.json, report)
-            except OSError as error:
-                say(f"cannot write {error.filename}: {error.strerror}")
+        with_diff(report, found, scripted)
+        written(report, self.limits.html, self.limits.json)
         with suppress(BrokenPipeError):
             if not self.limits.quiet:
                 render_tuning(report)
+                if self.limits.html:
+                    say(f"report: {self.limits.html}")
             elif report["winner"] is not None:
                 print(report["winner"]["command"])
         return 0 if found.best is not None else 1

@@ -29,7 +29,9 @@ def dead(case: Case, looks: list[Look], state: Plight) -> Hypothesis | None:
     if not looks or not state.poor:
         return None
     found = [(u, look) for look in looks[-1:] for u in look.units if u.hidden and not u.gate and u.units > 1]
-    found = [(u, look) for u, look in found if _gone(u, look) >= _DEAD and u.seen >= _enough(u)]
+    # Weights that began as zeros make units of zero, all alike: what is wrong there is that (`stuck-at-saddle`).
+    zeros = {layer.name for layer in looks[0].layers if layer.weight == 0}
+    found = [(u, k) for u, k in found if _gone(u, k) >= _DEAD and u.seen >= _enough(u) and u.layer not in zeros]
     if not found:
         return None
     worst, look = max(found, key=lambda pair: _gone(*pair))

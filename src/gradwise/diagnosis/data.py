@@ -10,9 +10,9 @@ import numpy as np
 
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
-from gradwise.diagnosis.hypotheses import Hypothesis, place_in
+from gradwise.diagnosis.hypotheses import DOUBT, Hypothesis, place_in
 from gradwise.diagnosis.metric import primary_place
-from gradwise.diagnosis.targets import Order, Targets, order_of, targets_of
+from gradwise.diagnosis.targets import Order, Targets, correlations, order_of, period_of, targets_of
 from gradwise.interventions import Intervention
 from gradwise.recording import signals
 from gradwise.recording.recording import Floats, Recording
@@ -21,6 +21,8 @@ from gradwise.recording.recording import Floats, Recording
 _ORDERED, _SORTED = 0.25, 0.5
 # Batches that come back an epoch later nearly as they were.
 _RETURNS = 0.8
+# A loss that goes on like this from epoch to epoch: of chance, some hundredths are left.
+_CYCLES = 0.5
 # The loss swings with the place in the epoch by this part of all that was learned: the net forgets and learns again.
 _FORGETS = 0.1
 # Rows from which on a relation between inputs and labels, were there one worth learning, would show.
@@ -33,6 +35,8 @@ _NOTHING, _NOTHING_OF_NUMBERS = 0.97, 0.9
 # What is held out follows training down by at least this part where little can be learned, and hardly by any where
 # training memorizes.
 _FOLLOWS = 0.4
+# Of what a guess loses this much is left at least where labels that mean nothing are being memorized.
+_MEMORIZES = 0.5
 
 
 def unshuffled(case: Case) -> Hypothesis | None:
@@ -46,9 +50,14 @@ def unshuffled(case: Case) -> Hypothesis | None:
     targets, order = found
     loader = _in_order(recording)
     returns = order.period >= 3 and order.returns > _RETURNS
-    if order.share < _ORDERED or order.sigmas < 5 or not (returns or loader is not None):
+    if order.share < _ORDERED or order.sigmas < 5:
         return None
-    period = order.period or int((loader or {}).get("fed", 0))
+    # Where too few batches in a row were seen to tell whether the order returns, the loss tells, which it sways.
+    cycle = 0 if returns or loader is not None or order.share < _SORTED else cycle_of(c)
+    if not (returns or loader is not None or cycle):
+        return None
+    # A period that the order itself doesn't return after is an accident.
+    period = order.period if returns else cycle if loader is None else int(loader.get("fed", 0))
     swing = _swing(c, period)
     if swing > _FORGETS:
         # Numbers in the order of time may have to stay so (a state carried from batch to batch); classes need not.
@@ -57,17 +66,28 @@ def unshuffled(case: Case) -> Hypothesis | None:
         confidence = 0.7
     else:
         confidence = 0.4
+    loaded = bool(recording.happened("loader"))
     what = "class" if targets.classes else "target value"
     says = (
         f"The batches are ordered by {what}: {100 * min(order.share, 1.0):.0f} % of the targets' variance lies between "
         f"batches, where random ones would have {100 / float(np.median(targets.rows)):.2g} %"
-        + (f", and the same order comes back every {order.period} steps" if returns else "")
-        + ". Each batch pulls the net towards its own kind, at the others' expense. Shuffle the training data."
+        + (f", and the same order comes back every {period} steps" if returns or cycle else "")
+        + ". Each batch pulls the net towards its own kind, at the others' expense. "
+        + (
+            "Shuffle the training data."
+            if loaded
+            else "Go through the rows in a new random order in each epoch (torch.randperm), and cut batches from that."
+        )
     )
-    evidence = _facts(targets, order, swing) | {"sampler": (loader or {}).get("sampler")}
+    evidence = _facts(targets, order, swing)
+    if loader is not None:
+        evidence["sampler"] = loader.get("sampler")
+    if cycle:
+        evidence["loss_cycle"] = cycle
     place = place_in(loader) or place_in(targets.about)
-    shuffle = Intervention(fixes=("shuffle",))
-    return Hypothesis("unshuffled-data", confidence, "error", says, 0, evidence, (shuffle,), place=place)
+    # Batches that are cut by hand can't be changed from outside.
+    candidates = (Intervention(fixes=("shuffle",)),) if loaded else ()
+    return Hypothesis("unshuffled-data", confidence, "error", says, 0, evidence, candidates, place=place)
 
 
 def _in_order(recording: Recording) -> Mapping[str, Any] | None:
@@ -76,6 +96,18 @@ def _in_order(recording: Recording) -> Mapping[str, Any] | None:
     if not loaders or loaders[0].data.get("sampler") != "SequentialSampler" or loaders[0].data.get("iterable"):
         return None
     return loaders[0].data
+
+
+def cycle_of(c: Curve) -> int:
+    """The number of steps after which the loss, late in the run, does the same again; 0 where it doesn't."""
+    late = c.steps >= c.steps[-1] // 2
+    steps, losses = c.steps[late], c.losses[late]
+    apart = losses - np.interp(steps, c.centre, c.level)
+    # A lone spike is no cycle.
+    limit = 4 * float(np.median(np.abs(apart)))
+    correlation, pairs = correlations(steps, np.clip(apart, -limit, limit)[:, None])
+    period, again = period_of(correlation, pairs)
+    return period if again > _CYCLES else 0
 
 
 def _swing(c: Curve, period: int) -> float:
@@ -135,18 +167,23 @@ def mismatched(case: Case) -> Hypothesis | None:
             else "neither the training loss nor the validation loss ever gets below"
         )
     else:
-        if c.end < _NOTHING * nothing or c.best < 0.9 * nothing:
+        if c.end < _MEMORIZES * nothing:
             return None
-        confidence = 0.65
-        how = "the training loss never gets below"
+        hardly = c.end >= _NOTHING * nothing and c.best >= 0.9 * nothing
+        # What is learned by heart comes down too, and nothing was seen of rows that were held out.
+        confidence = 0.65 if hardly else DOUBT
+        how = (
+            "the training loss never gets below"
+            if hardly
+            else f"the training loss comes down to {c.end:.4g}, which may be memorizing,"
+        )
+    than = "" if how.endswith("below") else "from " if how.endswith(",") else "than "
     says = (
-        f"The labels say nothing about the inputs as far as can be seen: {how} than {nothing:.4g}, which is what one "
+        f"The labels say nothing about the inputs as far as can be seen: {how} {than}{nothing:.4g}, which is what one "
         f"gets without looking at the input; and on a sample of {pairs['rows']} rows neither nearest neighbours nor a "
         "linear model predicts a label better than chance. Check that inputs and labels are still paired when they "
         "reach the loss (shuffled or sorted separately, off by one, joined by the wrong key)."
     )
-    if how.endswith("below"):
-        says = says.replace(" than ", " ", 1)
     evidence = {
         "loss_without_looking": nothing,
         "loss_end": c.end,

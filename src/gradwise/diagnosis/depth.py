@@ -15,6 +15,7 @@ import numpy as np
 
 from gradwise.diagnosis.case import Case
 from gradwise.diagnosis.rates import LEARNED
+from gradwise.diagnosis.targets import targets_of
 from gradwise.recording import signals
 from gradwise.recording.recording import Event
 from gradwise.recording.signals import LOSS
@@ -217,6 +218,13 @@ def plight(case: Case, looks: Sequence[Look]) -> Plight:
     moved = np.flatnonzero(c.level < c.start - 0.1 * c.fall)
     late = not len(moved) or c.centre[moved[0]] > c.steps[-1] / 3
     return Plight(False, late or remaining > 0.25, remaining)
+
+
+def level_of_knowing_nothing(case: Case) -> float:
+    """The loss of the best guess that doesn't look at the input, over all targets seen; NaN where that isn't known."""
+    if case.rivals or math.isnan(guess_of(case, looks_of(case))):
+        return _NONE  # the loss that is trained on is not known, or is not this function alone
+    return next((t.uninformed for t in targets_of(case.recording) if not math.isnan(t.uninformed)), _NONE)
 
 
 def guess_of(case: Case, looks: Sequence[Look]) -> float:

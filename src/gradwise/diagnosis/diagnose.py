@@ -14,6 +14,7 @@ from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.causes import weigh
 from gradwise.diagnosis.checklist import checklist
 from gradwise.diagnosis.curve import Curve
+from gradwise.diagnosis.depth import level_of_knowing_nothing
 from gradwise.diagnosis.evidence import Evidence, evidence_of
 from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Verdict, Where
 from gradwise.diagnosis.hypotheses import DOUBT, REPORT, SUSPECT, Hypothesis
@@ -27,6 +28,8 @@ CHECKS: tuple[Check, ...] = (
     *noise.CHECKS, *generalization.CHECKS,
 )  # fmt: skip
 _LEAST_STEPS = 20
+# Whoever ends this close to a guess that knows nothing has learned nothing.
+_NOTHING = 0.97
 
 
 def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
@@ -52,7 +55,7 @@ def diagnose(recording: Recording, target: float | None = None) -> Diagnosis:
     weighed = _once(sorted(weighed, key=lambda pair: (pair[1].severity == "info", -pair[1].confidence)))
     findings = tuple(_finding(e, h) for e, h in weighed if h.confidence >= REPORT)
     suspicions = tuple(_finding(e, h) for e, h in weighed if SUSPECT <= h.confidence < REPORT)
-    verdict, summary = _verdict(recording, evidence, findings, rivals)
+    verdict, summary = _verdict(recording, cases, findings)
     doubtful = verdict == "healthy" and any(f.confidence >= DOUBT for f in suspicions)
     steps = max((e.steps for e in evidence), default=0)
     return Diagnosis(
@@ -116,9 +119,8 @@ def _finding(e: Evidence, h: Hypothesis) -> Finding:
     )
 
 
-def _verdict(
-    recording: Recording, evidence: Sequence[Evidence], findings: tuple[Finding, ...], rivals: bool
-) -> tuple[Verdict, str]:
+def _verdict(recording: Recording, cases: Sequence[Case], findings: tuple[Finding, ...]) -> tuple[Verdict, str]:
+    evidence, rivals = [c.e for c in cases], any(c.rivals for c in cases)
     if any(f.severity != "info" for f in findings):
         return "sick", findings[0].explanation
     if not evidence or not any(e.steps for e in evidence):
@@ -138,6 +140,12 @@ def _verdict(
         return "inconclusive", f"Only {steps} steps were seen, too few to tell."
     if all(_came_down(c) or _stayed_down(c, [b for _, b in curves[:i]]) for i, (_, c) in enumerate(curves)):
         e, c = max(curves, key=lambda pair: pair[0].steps)
+        nothing = next((level_of_knowing_nothing(case) for case in cases if case.main), math.nan)
+        if c.end > _NOTHING * nothing:
+            return "inconclusive", (
+                f"The loss came down from {c.start:.4g} to {c.end:.4g}, and one gets {nothing:.4g} by a guess that "
+                "never looks at the input: nothing was learned of that, and nothing recorded says why."
+            )
         slope, error = c.late_slope(0.3)
         falling = slope < -3 * error and -slope > 0.05 * c.net
         how = "is still falling" if falling else "has settled"
@@ -189,7 +197,11 @@ def suspected(finding: Finding) -> str:
 
 
 def _notes(recording: Recording, suspicions: Sequence[Finding], cases: Sequence[Case]) -> tuple[str, ...]:
-    notes = [f"{suspected(f)} (confidence {f.confidence:.2f}). Trying its cure would decide." for f in suspicions]
+    notes = [
+        f"{suspected(f)} (confidence {f.confidence:.2f}). "
+        + ("Trying its cure would decide." if f.remedies else f.explanation)
+        for f in suspicions
+    ]
     notes += filter(None, map(decay.little_decay, cases))
     failed = recording.happened("probe-failed")
     if failed:

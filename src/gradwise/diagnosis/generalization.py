@@ -11,6 +11,7 @@ from gradwise.diagnosis import rates
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
 from gradwise.diagnosis.data import held_out_losses, relation
+from gradwise.diagnosis.evidence import Evidence
 from gradwise.diagnosis.hypotheses import REPORT, SUSPECT, Hypothesis
 from gradwise.diagnosis.metric import primary_place, validation
 from gradwise.diagnosis.targets import targets_of
@@ -23,6 +24,8 @@ _LEAST = 8
 # Part of what validation had gained that it loses again: plainly, and enough to be tried.
 _LOST, _SOME = 0.15, 0.05
 _SIGMAS = 5.0
+# A cosine that ends at zero makes its last sixteenth at such a rate.
+_IDLE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +130,15 @@ def underfits(case: Case) -> Hypothesis | None:
     if case.rivals or not case.main or c is None or c.bad_at_end:
         return None
     known = reachable(recording)
-    if known is None:
-        return None
+    if known is None or idle(e) > _IDLE:
+        return None  # where the rate was gone early the model never had the chance
     nothing, simple = known
     held_out = held_out_losses(recording)
     if not 0.3 * nothing < float(np.median(c.losses[:5])) < 10 * nothing:
         return None  # the loss that is trained on is not this one alone
     # Dropout and noise raise the training loss: what validation reaches counts as well.
     reached = min(c.end, float(np.median(held_out[-3:])) if len(held_out) else math.inf)
-    if reached < 0.4 * nothing or reached < 2 * simple:
+    if not _far(reached, nothing, simple):
         return None
     slope, error = c.late_slope(0.4)
     if -slope > max(0.05 * nothing, 3 * error):
@@ -158,6 +161,12 @@ def underfits(case: Case) -> Hypothesis | None:
     return Hypothesis("underfitting", confidence, "warning", says, 0, evidence | dict(relation(recording) or {}))
 
 
+def idle(e: Evidence) -> float:
+    """The share of the run that was made at less than a hundredth of its highest rate."""
+    rates = e.rates[np.isfinite(e.rates)]
+    return float(np.mean(rates < 0.01 * rates.max())) if len(rates) and rates.max() > 0 else 0.0
+
+
 def reachable(recording: Recording) -> tuple[float, float] | None:
     """The loss of knowing nothing, and an upper bound of what a simple predictor on the same inputs gets."""
     targets = next((t for t in targets_of(recording) if not math.isnan(t.uninformed)), None)
@@ -175,6 +184,16 @@ def reachable(recording: Recording) -> tuple[float, float] | None:
     if targets.about.get("loss") != "mse_loss":
         return None
     return nothing, nothing * min(float(pairs["neighbours_left"]), float(pairs["linear_left"]))
+
+
+def far_above(recording: Recording, c: Curve) -> bool:
+    """Whether the loss ended far above what the nearest neighbours of a row already tell."""
+    known = reachable(recording)
+    return known is not None and _far(c.end, *known)
+
+
+def _far(reached: float, nothing: float, simple: float) -> bool:
+    return reached >= max(0.4 * nothing, 2 * simple)
 
 
 def high(recording: Recording, c: Curve) -> bool | None:

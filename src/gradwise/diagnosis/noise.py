@@ -19,6 +19,9 @@ _BY_EPS = {"Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adamax"}
 _DWARFED = 3.0
 # Batches this far below the one that noise calls for spend nearly all of their gradient on noise.
 _DROWNED = 30.0
+# Of a few rows gradients differ so much that no number of looks tells what they have in common; then the loss does, by
+# varying many times more than it ever fell.
+_FEW_ROWS, _MOSTLY = 4, 5.0
 
 
 def ruled_by_eps(case: Case) -> Hypothesis | None:
@@ -91,8 +94,9 @@ def drowned(case: Case) -> Hypothesis | None:
     shared = max(mean, error, 1e-6)  # what can't be told from nothing is no more than its error
     times = 1 / shared - 1
     noise, net = float(np.median(c.noise)), c.net
+    few = rows <= _FEW_ROWS and mean < 2 * error and noise > _MOSTLY * abs(net)
     # It hurts where the floor is high, in spite of steps that are not too long, or if the loss itself is mostly noise.
-    if times < _DROWNED or not (e.floor > 0.04 or c.learned < LEARNED or noise > net):
+    if not few and (times < _DROWNED or not (e.floor > 0.04 or c.learned < LEARNED or noise > net)):
         return None
     calls_for = f"about {rows * times:.2g} rows" if len(batch) else f"{times:.2g} times the size"
     says = (
@@ -110,7 +114,8 @@ def drowned(case: Case) -> Hypothesis | None:
         Intervention(lr_scale=0.3),
         Intervention(schedule=cosine(max(e.steps, 2), end=0.01)),
     )
-    return Hypothesis("noisy-small-batch", 0.45, "warning", says, 0, evidence, candidates)
+    confidence = 0.45 if times >= _DROWNED else 0.35
+    return Hypothesis("noisy-small-batch", confidence, "warning", says, 0, evidence, candidates)
 
 
 def _checks(case: Case) -> tuple[Hypothesis | None, ...]:

@@ -91,7 +91,7 @@ def too_low(e: Evidence) -> Hypothesis | None:
     if c.losses.min() >= 0 and c.end < _ARRIVED * c.start:
         return None  # a loss that has come down to next to nothing has nothing to gain from a higher rate
     hardly_moved = e.travel < 0.02
-    if c.learned < LEARNED:
+    if max(c.learned, c.came_down) < LEARNED:
         if not (hardly_moved and sloped and c.spike <= max(c.fall, 8 * float(np.median(c.noise)))):
             return None
         confidence = 0.9 if e.travel < 0.005 else 0.7
@@ -101,16 +101,22 @@ def too_low(e: Evidence) -> Hypothesis | None:
         )
     else:
         line = c.share_after(0.5) / max(_rate_share(e, 0.5), 0.05)
-        if not (sloped and e.efficiency > 0.45 and line > 0.5):
+        # A valley's steep sides are done with early, and what is left falls ever more slowly; but where each step is
+        # paid and confirmed to the end, in one direction, longer ones would have been too.
+        follows = e.efficiency > 0.8 and e.kept_late > 0.9 and e.cosine_late.above(0.9)
+        if not (sloped and e.efficiency > 0.45 and (line > 0.5 or follows)):
             return None
         if e.steps < SHORT and e.travel > 0.1:
             return None
         confidence = 0.65 + (0.25 if e.travel < 0.1 else 0.1 if e.travel < 0.3 else 0.0)
-        if e.kept_late < 0.5 * e.kept_early and e.travel > 0.1:
+        if line <= 0.5:
+            confidence = 0.45  # or there is nothing more to gain
+        elif e.kept_late < 0.5 * e.kept_early and e.travel > 0.1:
             confidence = 0.45  # it has begun to feel the valley's walls: slow perhaps, to be tried
         says = (
-            f"The loss falls almost in a line and pays {_percent(min(e.efficiency, 1.0))} of what its steps promise: "
-            "they are so short that the surface looks flat to them. Raise the learning rate and start again."
+            f"The loss {'falls almost in a line and' if line > 0.5 else 'still'} pays "
+            f"{_percent(min(e.efficiency, 1.0))} of what its steps promise: they are so short that the surface "
+            "looks flat to them. Raise the learning rate and start again."
         )
     return Hypothesis("lr-too-low", confidence, "warning", says, 0, _facts(e, c), HIGHER)
 

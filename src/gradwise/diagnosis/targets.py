@@ -30,7 +30,7 @@ class Targets:
         rows: how many rows at each, (n,).
         means: share of each class, (n, classes), or the targets' mean, (n, 1).
         variance: of a row around all rows' mean.
-        entropy: of the classes in nats, NaN for numbers and where classes are counted in bands.
+        entropy: of the classes in nats, NaN for numbers and where too many classes are only counted in bands.
         about: the event that told of them.
     """
 
@@ -49,9 +49,14 @@ class Targets:
     @property
     def uninformed(self) -> float:
         """The loss of the best guess that doesn't look at the input; NaN where that isn't known."""
-        loss = self.about.get("loss")
         if not self.about.get("plain", False) or len(self.steps) < 2:
             return math.nan
+        return float(self.about.get("scale", 1.0)) * self._mean_uninformed
+
+    @property
+    def _mean_uninformed(self) -> float:
+        """The same of the loss function's mean, which a loss written out by hand may be a multiple of."""
+        loss = self.about.get("loss")
         if loss in ("cross_entropy", "nll_loss"):
             return self.entropy
         if loss == "mse_loss" and self.about.get("width") == 1:
@@ -84,6 +89,7 @@ class Order:
 def targets_of(recording: Recording) -> list[Targets]:
     """The targets of each loss function, that looked at most often first."""
     about = {event.source: event.data for event in recording.happened("targets")}
+    of_each = {event.source: float(event.data["entropy"]) for event in recording.happened("targets-entropy")}
     found = []
     for source, data in about.items():
         counts = recording.get(signals.CLASSES, source)
@@ -94,7 +100,8 @@ def targets_of(recording: Recording) -> list[Targets]:
             means = counts.values[good] / rows[good, None]
             shares = counts.values.sum(axis=0) / rows.sum()
             banded = int(data.get("classes", 0)) > counts.values.shape[1]
-            nats = math.nan if banded else float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+            nats = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+            nats = of_each.get(source, math.nan) if banded else nats
             found.append(Targets(counts.steps[good], rows[good], means, float(1 - (shares**2).sum()), nats, data))
         elif len(moments) and moments.values.ndim == 2:
             good = np.isfinite(moments.values).all(axis=1) & (moments.values[:, 0] > 0)
@@ -121,8 +128,8 @@ def order_of(targets: Targets) -> Order | None:
     # A mean square of so many independent deviations has this relative error.
     freedom = (len(steps) - 1) * max(min(means.shape[1] - 1, 3), 1)
     sigmas = (between - chance) / (chance * math.sqrt(2 / freedom))
-    correlation, pairs = _correlations(steps, apart)
-    period, returns = _period(correlation, pairs)
+    correlation, pairs = correlations(steps, apart)
+    period, returns = period_of(correlation, pairs)
     known = len(pairs) > 1 and pairs[1] >= _GROUPS
     return Order(share, sigmas, period, returns, float(correlation[1]) if known else math.nan)
 
@@ -140,7 +147,7 @@ def _grouped(targets: Targets) -> tuple[Ints, Floats, Floats]:
     return kinds[full].astype(np.int64), rows[full], (sums / rows[:, None])[full]
 
 
-def _correlations(steps: Ints, apart: Floats) -> tuple[Floats, Floats]:
+def correlations(steps: Ints, apart: Floats) -> tuple[Floats, Floats]:
     """Autocorrelation of the means at each lag in steps, over the pairs that were both seen, and how many those are."""
     span = int(steps[-1] - steps[0]) + 1
     if span > 1 << 20:
@@ -161,7 +168,7 @@ def _correlations(steps: Ints, apart: Floats) -> tuple[Floats, Floats]:
         return np.where(pairs > 0, products / np.maximum(pairs, 1) / max(total, 1e-300), np.nan), pairs
 
 
-def _period(correlation: Floats, pairs: Floats) -> tuple[int, float]:
+def period_of(correlation: Floats, pairs: Floats) -> tuple[int, float]:
     """The lag of at least 3 steps at which the batches return, having been unlike in between."""
     enough = pairs >= _GROUPS
     if len(enough) < 4:

@@ -21,6 +21,8 @@ _LASTING = 10
 _LEAST_STEPS = 20
 # A whole pretrained model beside a small head or prompt is left out on purpose; what gets lost is smaller.
 _LARGE = 10.0
+# Evaluations that make a habit.
+_PASSES = 3
 
 
 def missing_zero_grad(case: Case) -> Hypothesis | None:
@@ -281,6 +283,12 @@ def eval_mode(case: Case) -> Iterator[Hypothesis]:
         )  # fmt: skip
 
 
+def evaluated(case: Case) -> Iterator[Hypothesis | None]:
+    """Evaluation in training mode, by its losses or, where none are seen, by its passes."""
+    by_losses: list[Hypothesis | None] = [*train_mode(case)]
+    yield from by_losses or [train_mode_passes(case)]
+
+
 def train_mode(case: Case) -> Iterator[Hypothesis]:
     """Losses are evaluated while dropout and batch normalization are in training mode."""
     events = _run_events(case, "evaluated")
@@ -303,6 +311,31 @@ def train_mode(case: Case) -> Iterator[Hypothesis]:
             "train-mode-in-eval", 0.5 if often else 0.9 if never else 0.75, "warning", says, last.step,
             {"modules": modules, "eval_called_elsewhere": not never}, _fix("modes"), place=place_in(last.data),
         )  # fmt: skip
+
+
+def train_mode_passes(case: Case) -> Hypothesis | None:
+    """What is evaluated is no loss, but computed in training mode all the same, in a script that never calls eval()."""
+    event = _last(_run_events(case, "training-passes"))
+    if event is None or case.rivals or event.data.get("evals"):
+        return None
+    passes, again = int(event.data.get("passes", 0)), int(event.data.get("again", 0))
+    # Between nearly all steps it belongs to training: a teacher, a generator, an agent that acts. The same rows again
+    # and again: dropout is wanted.
+    if passes < _PASSES or passes > 0.2 * case.e.steps or again > 0.5 * passes:
+        return None
+    functions = [str(n) for n in event.data.get("functions", ())]
+    norm = "batch_norm" in functions
+    says = (
+        f"The model is evaluated in training mode, {passes} times: {listed(functions)} "
+        + ("normalizes by the batch" if norm else "drops units")
+        + ", so that what is measured depends on "
+        + ("which rows come together, and batch normalization learns from them" if norm else "chance")
+        + ". model.eval() is never called. Call it before evaluating, and model.train() after."
+    )
+    return Hypothesis(
+        "train-mode-in-eval", 0.85, "warning", says, event.step, {"passes": passes, "functions": functions},
+        _fix("modes"), place=place_in(event.data),
+    )  # fmt: skip
 
 
 def _run_events(case: Case, kind: str) -> list[Event]:
@@ -343,5 +376,5 @@ def _single(check: Any) -> Check:
 
 CHECKS: tuple[Check, ...] = (
     *(_single(check) for check in (missing_zero_grad, not_optimized, unreached, no_change)),
-    probabilities, shapes, idle_optimizers, eval_mode, train_mode,
+    probabilities, shapes, idle_optimizers, eval_mode, evaluated,
 )  # fmt: skip

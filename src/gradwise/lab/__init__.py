@@ -1,22 +1,34 @@
 """The documents' experiments, rerun: one file per experiment, and what they share.
 
-Each experiment's file has an `EXPERIMENT`; here stands only where it is, so that listing them loads none.
+The file of claim X5 is called `x05_….py` and has an `EXPERIMENT`. The files' names alone say what claims there are, so
+that listing them loads none.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+import re
+from importlib import import_module, resources
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gradwise.lab.experiment import Experiment
 
-# In the order of the list of claims.
-WHERE: dict[str, str] = {
-}  # fmt: skip
+
+def _where() -> dict[str, str]:
+    found = {}
+    for name in sorted(entry.name for entry in resources.files(__name__).iterdir()):
+        numbered = re.fullmatch(r"([px])(\d+)_\w+\.py", name)
+        if numbered:
+            found[numbered[1].upper(), int(numbered[2])] = name.removesuffix(".py")
+    # The documents' claims (X), then what was published elsewhere (P).
+    return {f"{kind}{number}": found[kind, number] for kind, number in sorted(found, key=lambda k: (k[0] != "X", k))}
 
 
-def experiment(name: str) -> Experiment:
+# From a claim's name to its module, in the order of the list of claims.
+WHERE: dict[str, str] = _where()
+
+
+def find(name: str) -> Experiment:
     """The experiment of that name, in capitals or not.
 
     Raises:

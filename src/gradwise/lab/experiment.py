@@ -19,7 +19,7 @@ WITH_CONDITIONS = "holds with conditions"
 DOES_NOT_HOLD = "does not hold"
 UNDECIDED = "undecided"  # the seeds run so far can't tell; no claim is judged on an interval that leaves it open
 
-Measures = Mapping[str, Any]  # JSON: numbers, text, lists of them
+Measures = Mapping[str, Any]  # JSON: numbers, text, lists of them; a number that isn't finite comes back as None
 Runs = Mapping[str, Mapping[int, Measures]]  # cell -> seed -> what was measured
 
 
@@ -31,10 +31,13 @@ class Cell:
         name: unique in its experiment; what tables and the store call it.
         settings: what `measure` needs, as JSON. Two cells with the same settings give the same measures; a stored
             result is used again only where its cell's settings are unchanged.
+        rank: cells of a lower rank are run with all seeds before any of a higher one. Only cells of rank 0 are sure to
+            be among the runs that are judged: an experiment that ranks its cells must do without the rest.
     """
 
     name: str
     settings: Mapping[str, Any]
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,14 @@ class Bench:
         quick: the reduced form of the experiment.
         data_dir: where the larger data sets are; `None` where the user named none.
         progress: called now and then with the share done, in [0, 1].
+        checkpoint: a file that a run of many minutes may keep its state in (`lab/checkpoint.py`), to go on from when it
+            was killed. `None` where nothing is kept.
     """
 
     quick: bool = False
     data_dir: Path | None = None
     progress: Callable[[float], None] = field(default=lambda share: None, compare=False)
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -122,16 +128,18 @@ class Experiment:
 def conclude(statements: Sequence[Statement], why: str = "") -> Verdict:
     """The verdict that follows from its statements.
 
-    All held: *holds*. Some held, or some only under a condition: *holds with conditions*. None held: *does not hold*.
-    Undecided where a statement can't be told and none failed.
+    All held: *holds*. None held and some failed: *does not hold*. Some held and some failed, or held only under a
+    condition: *holds with conditions*. *Undecided* where most can't be told, or none failed and some can't be told.
     """
-    held = [s.held for s in statements]
-    if all(h is False for h in held):
-        word = DOES_NOT_HOLD
-    elif any(h is None for h in held) and not any(h is False for h in held):
+    held = [s for s in statements if s.held]
+    failed = sum(s.held is False for s in statements)
+    unknown = len(statements) - len(held) - failed
+    if unknown > len(held) + failed or (unknown and not failed):
         word = UNDECIDED
-    elif all(held) and not any(s.condition for s in statements):
-        word = HOLDS
-    else:
+    elif not held:
+        word = DOES_NOT_HOLD
+    elif failed or any(s.condition for s in held):
         word = WITH_CONDITIONS
+    else:
+        word = HOLDS
     return Verdict(word, why, tuple(statements))

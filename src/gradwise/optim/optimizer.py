@@ -413,6 +413,9 @@ class Optimizer(Inspection):
             state[MASTER] = p.detach().float()
         if group.get("ema") is not None and AVERAGE not in state:
             state[AVERAGE] = p.detach().clone(memory_format=torch.preserve_format)
+        for name, value in state.items():  # kernels go through memory, and a loaded state may lie in another order
+            if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride() and _dense(p):
+                state[name] = torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
         return fresh
 
     def _tensor(self, p: Tensor, fill: float) -> Tensor:

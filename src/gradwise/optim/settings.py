@@ -52,13 +52,13 @@ class Settled:
     @cached_property
     def around(self) -> Around:
         """What is done around the rule."""
-        return _around(self.settings, self.decays)
+        return around(self.settings, self.decays)
 
     @cached_property
     def there(self) -> tuple[dict[str, Any], Around]:
         """Both for a device, on which tensors are not read until the step runs."""
         given = {k: v.double().reshape(()) if isinstance(v, Tensor) else v for k, v in self.given.items()}
-        return given, _around(given, self.decays)
+        return given, around(given, self.decays)
 
 
 def check(group: Mapping[str, Any]) -> None:
@@ -92,7 +92,8 @@ def check(group: Mapping[str, Any]) -> None:
         raise ValueError("differentiable=True: steps here are compiled, autograd can't see them; use torch.optim")
 
 
-def _around(settings: Mapping[str, Any], decays: bool) -> Around:
+def around(settings: Mapping[str, Any], decays: bool) -> Around:
+    """What settings mean around a rule; `decays` where weight decay is the rule's own matter."""
     get = settings.get
     lr, decay, decoupled = settings["lr"], get("weight_decay", 0.0), get("decoupled_weight_decay", False)
     clip, average = get("clip_value"), get("ema")

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gradwise.probes.graph import Graph, read
-from gradwise.probes.sampling import FRACTION, PER_STEP, Meter
+from gradwise.probes.sampling import FRACTION, Meter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,7 +154,7 @@ class Examinations:
         meter = self.meter
         if meter.free or not self.number:
             return True
-        budget = max(FRACTION * (now - meter.began), PER_STEP * max(self.steps(), default=0))
+        budget = max(FRACTION * (now - meter.began), meter.per_step * max(self.steps(), default=0))
         return self._spent + self._cost <= _SHARE * budget + _CREDIT
 
     def _charge(self, began: float) -> float:

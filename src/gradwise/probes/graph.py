@@ -42,7 +42,7 @@ class Node:
         except (AttributeError, IndexError, RuntimeError, TypeError):
             return None
 
-    def saved(self, name: str) -> Any:
+    def saved(self, name: str) -> Tensor | None:
         """A tensor it saved ("self", "result", "mat1"…), detached; None where there is none or a hook keeps it.
 
         What is saved through hooks of the script's (checkpoints, offloading) is let be: to read it would call them.
@@ -126,6 +126,28 @@ def read(losses: Sequence[Tensor]) -> Graph:
             if id(child) not in begun:
                 stack.append((child, False))
     return Graph(roots, order, whole)
+
+
+def opened(fn: Any) -> Node:
+    """An operation whose inputs are read when they are asked for: for who needs only what lies near a loss."""
+    return _Opened(fn, _plain(fn.name()), parameter=getattr(fn, "variable", None))
+
+
+class _Opened(Node):
+    """A node that reads its inputs the first time they are asked for."""
+
+    __slots__ = ("_inputs",)
+    _inputs: list[Node | None]
+
+    @property
+    def inputs(self) -> list[Node | None]:
+        if not self._inputs:
+            self._inputs = [None if fn is None else opened(fn) for fn, _ in self.fn.next_functions]
+        return self._inputs
+
+    @inputs.setter
+    def inputs(self, value: list[Node | None]) -> None:
+        self._inputs = value
 
 
 def _plain(name: str) -> str:

@@ -71,7 +71,7 @@ class Layers:
         }  # fmt: skip
         with self.torch.no_grad():
             data = self._measure(found, exam, held)
-            loss = None if exam.number else first_loss(self.torch, exam.graph)
+            loss = None if exam.number else first_loss(self.torch, exam.graph, exam.losses)
         if loss is not None:
             data["loss"] = loss
         exam.notes["layers"] = source, data

@@ -161,6 +161,8 @@ class LossCalls:
 
     Attributes:
         attentive: whether calls while training are noted in `calls` (during examinations).
+        called: whether one was called with gradient since the last backward pass.
+        trained: rows of the last step that is known of, 0 before.
     """
 
     def __init__(
@@ -168,6 +170,8 @@ class LossCalls:
     ) -> None:
         self.torch, self.validation, self.meter, self.steps, self.fail = torch, validation, meter, steps, fail
         self.name = ""
+        self.called = False
+        self.trained = 0
         self.attending: Callable[[], bool] = lambda: False
         self.attentive = False
         self.calls: list[Call] = []
@@ -210,6 +214,7 @@ class LossCalls:
                 self._last = reference(args[0]), reference(target)
                 self._shape = args[0].shape
                 self.name = name
+                self.called = True
             except (TypeError, LookupError, AttributeError):
                 self._last = None
                 return out
@@ -287,6 +292,20 @@ class LossCalls:
         except Exception as error:
             self.fail("targets", error)
 
+    def by_hand(self, name: str, given: Any, target: Any, scale: float) -> None:
+        """A loss written out by hand that does what the function `name` does.
+
+        Args:
+            name: the function of torch's.
+            given: its output; the caller keeps both tensors as long as `last` shall know them, and has paid for this.
+            target: its target.
+            scale: the loss over that function's mean; NaN where it is no multiple of that.
+        """
+        self._last = weakref.ref(given), weakref.ref(target)
+        self._shape = given.shape
+        if self.targets.wait < 1 << 30:
+            self.targets.see(name, given, target, self.steps(), scale == scale, scale, paid=True)
+
     def last(self) -> list[Any]:
         """Output and target that the last loss function in training was given, None for one that is gone."""
         return [None, None] if self._last is None else [reference() for reference in self._last]
@@ -297,4 +316,7 @@ class LossCalls:
         By its shape: what it was given is often gone by the time of the step.
         """
         shape, self._shape = self._shape, ()
-        return int(shape[0]) if shape else 0
+        if not shape:
+            return 0
+        self.trained = int(shape[0])
+        return self.trained

@@ -66,6 +66,11 @@ class Modes:
             if not self._countdown and sum(t.steps for t in self.registry.all) >= self._due:
                 self._countdown = _BACK
 
+    @property
+    def evals(self) -> int:
+        """How many modules `eval()` was called of."""
+        return len(self._evals)
+
     # while training
 
     def before(self, exam: Exam) -> None:
@@ -171,7 +176,7 @@ class Modes:
                 "training": wrong,
                 "passes": self._passes[source],
                 "modules": [n for _, sensitive in states for n, _ in sensitive][:_NAMED],
-                "evals": len(self._evals),
+                "evals": self.evals,
                 "place": places.described(places.here()),
             }
             self.recorder.event("evaluated", step, source, data)

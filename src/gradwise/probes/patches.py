@@ -43,7 +43,9 @@ class Patches:
         original = owner.__dict__.get(name) or getattr(owner, name)
         stand_in: Any = functools.wraps(original)(wrap(original))
         stand_in.__code__ = stand_in.__code__.replace(co_filename=stand_in.__code__.co_filename + _UNBLAMED)
-        # What `torch.jit.script_if_tracing` puts on a function: TorchScript compiles the original for it.
+        # TorchScript asks a function what to compile for it, and finds names in that one's module;
+        stand_in.__prepare_scriptable__ = lambda: original
+        # what `torch.jit.script_if_tracing` puts on a function does the same elsewhere.
         setattr(stand_in, "__original_fn", original)
         stand_in.__script_if_tracing_wrapper = True
         self.keep_compiler_out(stand_in, recursively=False)

@@ -12,6 +12,8 @@ _UNSEEN = 10e-6
 _CREDIT = 1e-3
 _SHARE = 0.45
 _PERIOD = 8
+# Beyond this it is not a busy processor that held things up.
+_SLOWEST = 16.0
 # What is believed of a look's cost fades while none is made: one dear look must not end all looking.
 _FORGET = 0.97
 FIRST = (2, 4)
@@ -44,6 +46,9 @@ class Meter:
 
     The budget is 2 % of the loop's time or 30 µs a step, whichever is larger. `spent` adds up what each hook
     measures of itself, `looks` the part of it that looks took. With `free` there is no budget (trials).
+
+    The 30 µs are meant of the processor: on a busy machine, where all takes longer, they take longer as well, or a
+    short run would be looked at hardly ever. By how much, looks tell that were held up themselves.
     """
 
     free: bool = False
@@ -54,6 +59,25 @@ class Meter:
     began: float = 0.0
     last: float = 0.0
     look_cost: float = 0.0
+    _clock: float = 0.0
+    _processor: float = 0.0
+
+    def held_up(self, clock: float, processor: float) -> None:
+        """Something that only computes took so many seconds by the clock and of the processor."""
+        self._clock += clock
+        self._processor += processor
+
+    @property
+    def slowness(self) -> float:
+        """How many times longer everything takes, since others want the processor too."""
+        if self._processor <= 0:
+            return 1.0
+        return min(max(self._clock / self._processor, 1.0), _SLOWEST)
+
+    @property
+    def per_step(self) -> float:
+        """What a step may cost however short it is, in seconds by the clock."""
+        return PER_STEP * self.slowness
 
     def affords(self, step: int, now: float) -> bool:
         """Whether a look at `step` is due and fits the budget, at a rate that can be kept up."""
@@ -61,7 +85,8 @@ class Meter:
             return False
         if self.free or not self.steps:
             return True
-        budget = max(FRACTION * (now - self.began), PER_STEP * self.steps) - _UNSEEN * self.steps
+        unseen = _UNSEEN * self.slowness * self.steps
+        budget = max(FRACTION * (now - self.began), self.per_step * self.steps) - unseen
         if step in FIRST and self.looks <= budget + _CREDIT:
             return True  # these tell what a look costs once everything is warm
         # What the cost of every step leaves over, and a share in any case: a recording without looks says little.

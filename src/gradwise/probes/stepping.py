@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, thread_time
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -132,6 +132,7 @@ class Stepping:
         looks = tracked.looks
         if not (looks.following or tracked.look_next):
             return
+        clock = perf_counter(), thread_time()
         parameters = tracked.parameters()
         gradients = [p.grad for p in parameters]
         scale = _grad_scale(tracked.ref())
@@ -145,6 +146,8 @@ class Stepping:
             looks.cost = 0.0
             looks.open(tracked.steps, parameters, gradients, scale)
             self._charge(tracked, began)
+        if not parameters[0].is_cuda:  # there a look waits for the device
+            self.meter.held_up(perf_counter() - clock[0], thread_time() - clock[1])
 
     def _charge(self, tracked: Steps, began: float) -> None:
         cost = perf_counter() - began

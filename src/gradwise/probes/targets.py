@@ -16,7 +16,7 @@ import numpy as np
 
 from gradwise.probes import places
 from gradwise.probes.recorder import Recorder
-from gradwise.probes.sampling import FRACTION, PER_STEP, Meter
+from gradwise.probes.sampling import FRACTION, Meter
 from gradwise.recording import signals
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _NUMBERS = {
 }  # fmt: skip
 # More classes than this are counted in bands of neighbouring ones: an order by class shows in bands too.
 BANDS = 16
+# Up to so many are counted one by one besides, over all steps together: what a guess by their frequencies loses.
+_EACH = 4096
 # Rows looked at of one target, loss functions followed, steps noted of each.
 _ROWS, _FUNCTIONS, _STEPS = 2048, 4, 4096
 # Of the budget for all probes, and beyond it.
@@ -58,29 +60,56 @@ class Targets:
         self._sums: dict[str, _Sum] = {}
         self._waiting: list[tuple[_Sum, int, Any]] = []
 
-    def see(self, name: str, given: Tensor, target: Tensor, step: int, plain: bool) -> None:
+    def see(
+        self,
+        name: str,
+        given: Tensor,
+        target: Tensor,
+        step: int,
+        plain: bool,
+        by_hand: float | None = None,
+        paid: bool = False,
+    ) -> None:
         """A loss function's output and target, before optimizer step `step`.
 
-        `plain` says that the loss is neither weighted nor smoothed, so that the targets' entropy is what a model that
-        knows nothing gets.
+        Args:
+            name: the function.
+            given: the output.
+            target: the target.
+            step: steps made.
+            plain: whether the loss is neither weighted nor smoothed, so that the targets' entropy (variance) is what a
+                model that knows nothing gets.
+            by_hand: where the loss is written out by hand, what it is over this function's mean.
+            paid: whether someone else has asked for it and pays.
         """
         began = perf_counter()
-        if not self._affordable(began, step):
-            self.wait, self._left = _RUN, 0
+        if not paid and not self.affords(step):
             return
-        self._left = self._left or _RUN
-        self._left -= 1
         try:
-            self._see(name, given, target, step, plain)
+            self._see(name, given, target, step, plain, by_hand)
         except BaseException:
             self.wait = 1 << 60  # not again: what can't be read once can't be read later
             raise
         finally:
-            cost = perf_counter() - began
-            self._spent += cost
-            self.meter.spent += cost
+            if not paid:
+                cost = perf_counter() - began
+                self._spent += cost
+                self.meter.spent += cost
 
-    def _see(self, name: str, given: Tensor, target: Tensor, step: int, plain: bool) -> None:
+    def affords(self, step: int) -> bool:
+        """Whether the next target may be noted; if not, some are let pass."""
+        if not self._affordable(perf_counter(), step):
+            self.wait, self._left = _RUN, 0
+            return False
+        self._left = self._left or _RUN
+        self._left -= 1
+        return True
+
+    def charge(self, seconds: float) -> None:
+        """What it took to get at a target comes out of this share of the budget."""
+        self._spent += seconds
+
+    def _see(self, name: str, given: Tensor, target: Tensor, step: int, plain: bool, by_hand: float | None) -> None:
         if name not in _CLASSES and name not in _NUMBERS:
             return
         if type(target) is not self.torch.Tensor or target.requires_grad or not target.numel() or not given.dim():
@@ -91,7 +120,7 @@ class Targets:
         if total is None:
             if len(self._sums) >= _FUNCTIONS:
                 return
-            total = self._sums[name] = self._begin(len(self._sums), name, given, target, plain)
+            total = self._sums[name] = self._begin(len(self._sums), name, given, target, plain, by_hand)
         if total.steps >= _STEPS:
             if all(t.steps >= _STEPS for t in self._sums.values()):
                 self.wait = 1 << 60
@@ -103,12 +132,14 @@ class Targets:
             kept = target.detach()[:: math.ceil(target.shape[0] / 256)] if target.dim() else target.detach()
             self._waiting.append((total, step, kept.clone()))
 
-    def _begin(self, source: int, name: str, given: Tensor, target: Tensor, plain: bool) -> _Sum:
+    def _begin(self, source: int, name: str, given: Tensor, target: Tensor, plain: bool, by_hand: float | None) -> _Sum:
         classes = int(given.shape[1 if given.dim() > 1 else 0]) if name in _CLASSES else 0
         indices = bool(classes) and not target.is_floating_point()
         width = 1 if indices else target.numel() // max(int(target.shape[0]) if target.dim() else 1, 1)
         data: dict[str, Any] = {"loss": name, "classes": classes, "width": width, "plain": plain}
-        place = places.here()
+        if by_hand is not None:
+            data |= {"by_hand": True, "scale": by_hand}
+        place = places.here() if by_hand is None else places.assigned()
         if place is not None:
             data["place"] = {"file": place.file, "line": place.line, "text": place.text}
         self.recorder.event("targets", source=source, data=data)
@@ -117,7 +148,7 @@ class Targets:
     def _affordable(self, now: float, step: int) -> bool:
         meter = self.meter
         loop = now - meter.began if meter.began else 0.0
-        return meter.free or self._spent <= _SHARE * max(FRACTION * loop, PER_STEP * step) + _CREDIT
+        return meter.free or self._spent <= _SHARE * max(FRACTION * loop, meter.per_step * step) + _CREDIT
 
     def hand_on(self) -> None:
         """Read what waits on a device."""
@@ -133,6 +164,8 @@ class Targets:
         self.hand_on()
         for total in self._sums.values():
             total.close(self.recorder)
+            if (entropy := total.entropy()) is not None:
+                self.recorder.event("targets-entropy", source=total.source, data={"entropy": entropy})
 
 
 class _Sum:
@@ -143,6 +176,7 @@ class _Sum:
         self.steps = 0
         self._step = -1
         self._counts: NDArray[Any] | None = None
+        self._each = np.zeros(classes) if indices and BANDS < classes <= _EACH else None
         self._moments = (0.0, 0.0, 0.0)
         self._labels = tuple(str(i) for i in range(min(classes, BANDS))) if classes else MOMENTS
 
@@ -163,6 +197,8 @@ class _Sum:
         bands = len(self._labels)
         if self.indices:
             flat = target.reshape(-1)
+            if self._each is not None:
+                self._each += np.bincount(flat[(flat >= 0) & (flat < self.classes)], minlength=self.classes)
             if bands < self.classes:
                 flat = flat * bands // self.classes
             try:
@@ -172,6 +208,13 @@ class _Sum:
         share = target.sum(axis=tuple(i for i in range(target.ndim) if i != (1 if target.ndim > 1 else 0)))
         where = np.arange(len(share)) * bands // max(self.classes, 1)
         return np.bincount(np.clip(where, 0, bands - 1), weights=share, minlength=bands)
+
+    def entropy(self) -> float | None:
+        """Of many classes, in nats, where they were counted one by one."""
+        if self._each is None or not self._each.any():
+            return None
+        shares = self._each[self._each > 0] / self._each.sum()
+        return float(-(shares * np.log(shares)).sum())
 
     def close(self, recorder: Recorder) -> None:
         """Record the step that is open, if one is."""

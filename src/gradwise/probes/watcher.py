@@ -29,6 +29,7 @@ from gradwise.probes.modes import Modes
 from gradwise.probes.names import Names
 from gradwise.probes.nonfinite import origin
 from gradwise.probes.pairs import Pairs
+from gradwise.probes.passes import TrainingPasses
 from gradwise.probes.patches import Patches, hide_from_traceback
 from gradwise.probes.recorder import Recorder
 from gradwise.probes.registry import Registry
@@ -37,6 +38,7 @@ from gradwise.probes.stepping import Stepping
 from gradwise.probes.steps import Row, Steps
 from gradwise.probes.tracked import Tracked
 from gradwise.probes.wiring import Wiring
+from gradwise.probes.written import ByHand
 from gradwise.recording.recording import Place
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Watcher:
         self.registry = Registry(recorder, self.names)
         self.validation = Validation(recorder)
         self.losses = LossCalls(torch, self.validation, self.meter, lambda: self.steps, self._fail)
+        self.by_hand = ByHand(torch, self.losses)
         self.unscaler = Unscaler(recorder)
         self.stepping = Stepping(torch, self.registry, self.losses, self.meter, self._fail)
         self.after_step = self.stepping.after_step
@@ -75,6 +78,9 @@ class Watcher:
         self.loaders = Loaders(recorder, lambda: self.steps, self._fail)
         self.wiring = Wiring(torch, recorder, self.registry, self.names)
         self.modes = Modes(torch, recorder, self.names, self.registry, self.wiring.loaded, self.meter)
+        self.passes = TrainingPasses(
+            torch, recorder, lambda: self.steps, lambda: self.losses.trained, lambda: self.modes.evals, self.meter
+        )
         self.examinations.examiners += self._examiners()
         self._patches = Patches(torch)
         self._nonfinite = False
@@ -106,6 +112,7 @@ class Watcher:
         self.losses.install(patches)
         self.wiring.install(self.torch, patches)
         self.modes.install(self.torch, patches)
+        self.passes.install(self.torch, patches)
         self.loaders.install(self.torch, patches)
         self.unscaler.install(self.torch, patches, self._fail)
         patches.replace(autograd, "backward", self._wrap_backward)
@@ -122,6 +129,7 @@ class Watcher:
         self.examinations.finish()
         with suppress(Exception):
             self.loaders.close()
+            self.passes.finish()
             self.losses.targets.finish()
         with suppress(Exception):
             if self.manual is not None and not self.registry.seen and self.manual.changed():
@@ -192,7 +200,7 @@ class Watcher:
     # backward passes
 
     def _wrap_backward(self, original: Callable[..., None]) -> Callable[..., None]:
-        stepping, examinations = self.stepping, self.examinations
+        stepping, examinations, by_hand = self.stepping, self.examinations, self.by_hand
         before, after = self._before_backward, self._after_backward
 
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
@@ -202,7 +210,7 @@ class Watcher:
                 return
             stepping.differentiating = True
             try:
-                if self.backwards >= examinations.due:
+                if self.backwards >= examinations.due or self.backwards >= by_hand.due:
                     before(tensors)
                 original(tensors, *args, **kwargs)
             except BaseException:
@@ -215,7 +223,7 @@ class Watcher:
         return backward
 
     def _before_backward(self, tensors: Any) -> None:
-        """Before the first of all, and before those that are examined."""
+        """Before the first of all, before those that are examined, and now and then where losses are made by hand."""
         began = perf_counter()
         try:
             losses = self._listed(tensors)
@@ -225,7 +233,10 @@ class Watcher:
                 warm_up(self.torch)
             if self.stepping.capturing(losses):
                 return
-            self.examinations.before(self.backwards, losses)
+            examined = self.backwards >= self.examinations.due
+            self.by_hand.before(self.backwards, losses, examined)
+            if examined:
+                self.examinations.before(self.backwards, losses)
         except Exception as error:
             self._fail("before backward", error)
         self._charge_examination(perf_counter() - began)
@@ -280,6 +291,8 @@ class Watcher:
             self._fail("backward", error)
         finally:
             self.meter.spent += perf_counter() - began
+            self.losses.called = False
+            self.by_hand.after()
             if self.examinations.open:
                 self._charge_examination(self.examinations.after(self.backwards - 1))
 

@@ -11,7 +11,7 @@ import ast
 import difflib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gradwise.diagnosis.advice import settings
@@ -58,10 +58,42 @@ def diff_of(intervention: Intervention, optimizer: OptimizerInfo, place: Place |
         place: the line the finding is about.
         folder: what the places' files are relative to.
     """
-    edits = list(_edits(intervention, optimizer, place))
+    return _diff(list(_edits(intervention, optimizer, place)), folder)
+
+
+def diff_of_settings(
+    intervention: Intervention,
+    optimizer: OptimizerInfo | None,
+    defaults: Mapping[str, object],
+    script: str,
+    folder: str = "",
+) -> str:
+    """A change, and other defaults of the script's own options, as a unified diff; "" where not all of it is one.
+
+    Args:
+        intervention: what to change; may be empty.
+        optimizer: the one to change.
+        defaults: by option ("--hidden"), the value that `add_argument` is to give it.
+        script: the file that has the options.
+        folder: what files are relative to.
+    """
+    edits: list[_Edit | None] = [] if not intervention else [None]
+    if intervention and optimizer is not None:
+        edits = list(_edits(intervention, optimizer, None, options=True))
+    edits += [_Edit(Place(script, 1), _defaulting(option, value)) for option, value in defaults.items()]
+    try:
+        return _diff(edits, folder)
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return ""
+
+
+def _diff(edits: Sequence[_Edit | None], folder: str) -> str:
+    """All edits or none, of one file."""
     if not edits or None in edits:
         return ""
-    files = {edit.place.file for edit in edits if edit is not None}
+    files = {
+        os.path.relpath(os.path.join(folder, edit.place.file), folder or ".") for edit in edits if edit is not None
+    }
     if len(files) != 1:
         return ""
     (file,) = files
@@ -96,18 +128,27 @@ class _Edit:
     make: Callable[[_Source, int], bool]
 
 
-def _edits(intervention: Intervention, optimizer: OptimizerInfo, place: Place | None) -> Iterator[_Edit | None]:
-    """What to change, None for what is no change of a line."""
+def _edits(
+    intervention: Intervention, optimizer: OptimizerInfo, place: Place | None, options: bool = False
+) -> Iterator[_Edit | None]:
+    """What to change, None for what is no change of a line; with `options` at an option's default where one is used."""
     made, stepped = optimizer.made, optimizer.stepped
     data = intervention.to_json()
     data.pop("optimizer", None)
     fixes = data.pop("fixes", [])
     for key in data:
         if key == "lr_scale" and made is not None and len(optimizer.groups) == 1:
-            yield _Edit(made, _scaling(optimizer, data[key]))
+            make = _scaling(optimizer, data[key])
+            rate = optimizer.groups[0].get("initial_lr", optimizer.groups[0].get("lr"))
+            if options and isinstance(rate, int | float):
+                make = _either(_through_option(optimizer.kind, "lr", rate, float(f"{rate * data[key]:.3g}")), make)
+            yield _Edit(made, make)
         elif key in ("momentum", "eps", "decay_scale") and made is not None and len(optimizer.groups) == 1:
-            for name, _, after in settings(Intervention.from_json({key: data[key]}), optimizer):
-                yield _Edit(made, _setting(optimizer.kind, name, _literal(after)))
+            for name, before, after in settings(Intervention.from_json({key: data[key]}), optimizer):
+                make = _setting(optimizer.kind, name, _literal(after))
+                if options and isinstance(after, float):
+                    make = _either(_through_option(optimizer.kind, name, before, float(f"{after:.3g}")), make)
+                yield _Edit(made, make)
         elif key == "clip_norm" and stepped is not None:
             clip = f"torch.nn.utils.clip_grad_norm_({_PARAMETERS}, {_literal(data[key])})"
             yield _Edit(stepped, _beside_step(clip, before=True))
@@ -159,6 +200,54 @@ def _setting(kind: str, name: str, value: str) -> Callable[[_Source, int], bool]
         return source.put(before, value)
 
     return make
+
+
+def _either(*makes: Callable[[_Source, int], bool]) -> Callable[[_Source, int], bool]:
+    """The first of several ways that can be gone."""
+    return lambda source, line: any(make(source, line) for make in makes)
+
+
+def _through_option(kind: str, name: str, before: object, after: float) -> Callable[[_Source, int], bool]:
+    """An argument that is an option's value (`lr=args.lr`): the option's default, if that is what it was."""
+
+    def make(source: _Source, line: int) -> bool:
+        call = source.call(kind, line)
+        value = None if call is None else _argument(call, name, 1 if name == "lr" else None)
+        if not isinstance(value, ast.Attribute):
+            return False
+        names = dict.fromkeys(("--" + value.attr, "--" + value.attr.replace("_", "-")))
+        return any(_default(source, option, after, (before,)) for option in names)
+
+    return make
+
+
+def _defaulting(option: str, value: object) -> Callable[[_Source, int], bool]:
+    """Another default of an option."""
+    return lambda source, line: _default(source, option, value)
+
+
+def _default(source: _Source, option: str, value: object, known: Sequence[object] = ()) -> bool:
+    """Another default where a single `add_argument` has the option and a literal as its default, one of `known`."""
+    calls = [
+        node
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "add_argument"
+        and any(isinstance(a, ast.Constant) and a.value == option for a in node.args)
+    ]
+    if len(calls) != 1 or any(k.arg in (None, "action", "nargs") for k in calls[0].keywords):
+        return False
+    before = _argument(calls[0], "default")
+    if before is None:
+        return not known and source.add(calls[0], f"default={value!r}")
+    try:
+        held = ast.literal_eval(before)
+    except ValueError:
+        return False
+    if known and held not in known:
+        return False
+    return source.put(before, repr(str(value) if isinstance(held, str) else value))
 
 
 def _beside_step(text: str, before: bool) -> Callable[[_Source, int], bool]:

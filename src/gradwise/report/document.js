@@ -12,11 +12,11 @@
     modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
   for (const figure of figures) {
-    const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
+    const { data, layout, frames } = JSON.parse(figure.querySelector("script").textContent);
     layout.font = { ...layout.font, color: ink() };
     if (touch) layout.dragmode = false; // a swipe over a figure is meant for the page
     figure.textContent = "";
-    Plotly.newPlot(figure, data, layout, config);
+    Plotly.newPlot(figure, { data, layout, config, frames });
   }
   const repaint = (size) => figures.forEach((f) => Plotly.relayout(f, { "font.color": ink(), ...size }));
   dark.addEventListener("change", () => repaint({}));

@@ -69,6 +69,10 @@ class LiveTable:
             words = f"gradwise: trial {self._best}: {number(best['value'], 4)} with {_config(best['config'])}"
             self._console.print(Text(printable(words, self._console.encoding or "ascii")), soft_wrap=True)
 
+    def say(self, words: str) -> None:
+        """A line for which the table makes room."""
+        self._console.print(Text(printable(words, self._console.encoding or "ascii")), soft_wrap=True)
+
     def tick(self) -> None:
         """Let the time go on, once a second at most."""
         if self._console.is_terminal and self._shown[1] and time.monotonic() > self._due:
@@ -80,7 +84,7 @@ class LiveTable:
         seconds = duration(time.monotonic() - self._began)
         encoding = self._console.encoding or "ascii"
         head = Text(printable(f"gradwise  {doing} · {ended} of {self._planned} trials · {seconds}", encoding), "bold")
-        shown = _best_of(trials, self._maximize, _MOST_LIVE)
+        shown = best_of(trials, self._maximize, _MOST_LIVE)
         return Group(head, _table([*shown, *running], encoding))
 
 
@@ -143,7 +147,7 @@ def _page(report: Mapping[str, Any], encoding: str) -> Iterator[Text | Table | s
         yield f"test score, read once, of the chosen configuration retrained: {number(report['test']['value'], 4)}"
     yield ""
     trials = report["trials"]
-    yield _table(_best_of(trials, report["maximize"], _MOST), encoding)
+    yield _table(best_of(trials, report["maximize"], _MOST), encoding)
     counts = {state: sum(t["state"] == state for t in trials) for state in ("complete", "pruned", "failed")}
     yield f"{len(trials)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     problems = list(dict.fromkeys(t["problem"] for t in trials if t.get("problem")))
@@ -173,12 +177,13 @@ def _table(trials: Sequence[Trial], encoding: str) -> Table:
         value = number(t["value"], 4) if "value" in t and t["state"] == "complete" else t["state"]
         steps = f"{t['steps']:,}" if "steps" in t else ""
         seconds = duration(t["seconds"]) if "seconds" in t else ""
-        cells = [_value(t["config"].get(name)) for name in names]
+        cells = [value_text(t["config"].get(name)) for name in names]
         table.add_row(*(Text(printable(c, encoding)) for c in (str(t["number"]), value, *cells, steps, seconds)))
     return table
 
 
-def _best_of(trials: Sequence[Trial], maximize: bool, most: int) -> list[Trial]:
+def best_of(trials: Sequence[Trial], maximize: bool, most: int) -> list[Trial]:
+    """The best trials, best first."""
     done = [t for t in trials if t["state"] == "complete"]
     return sorted(done, key=lambda t: _rank(t, maximize))[:most]
 
@@ -191,10 +196,11 @@ def _rank(trial: Trial, maximize: bool) -> float:
 
 
 def _config(config: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_value(value)}" for name, value in config.items())
+    return ", ".join(f"{name} {value_text(value)}" for name, value in config.items())
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A setting in a table."""
     if value is None:
         return ""
     if isinstance(value, float):

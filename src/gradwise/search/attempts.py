@@ -53,6 +53,8 @@ class Plan:
         paired: whether the watched run may have had the luck of seed offset 0 (the script seeds torch itself).
         measure: the metric.
         progress: called as `progress(what, pair, pairs)` when a trial begins.
+        processor: what the watched run took of the processor, in seconds; 0 where that isn't known.
+        stretch: how many times the budget it may take by the clock, where the machine is busier than it was then.
     """
 
     seconds: float
@@ -61,6 +63,8 @@ class Plan:
     paired: bool = True
     measure: Measure = LOSSES
     progress: Callable[[str, int, int], None] = lambda what, pair, pairs: None
+    processor: float = 0.0
+    stretch: float = 1.0
 
 
 class OverError(Exception):
@@ -77,13 +81,14 @@ class Attempts:
     Attributes:
         length: steps of the whole script; None where the watched run broke off because of how it trained.
         trials: all that were made.
-        spent: the seconds they took.
+        spent: the seconds they took, at the pace at which the machine went while the script was watched.
+        clock: the seconds they took by the clock.
     """
 
     def __init__(self, recording: Recording, plan: Plan, bench: Bench) -> None:
         self.recording, self.plan, self.bench = recording, plan, bench
         self.costs = Costs.of_run(recording, plan.seconds)
-        self.spent = 0.0
+        self.spent = self.clock = 0.0
         self.trials: list[Trial] = []
         steps, status = steps_of(recording), recording.run.status
         diverged = (training(recording, s, steps).diverged for s in recording.sources(LOSS))
@@ -99,7 +104,24 @@ class Attempts:
     @property
     def left(self) -> float:
         """Seconds left of the budget."""
-        return self.plan.budget - self.spent
+        return min(self.plan.budget - self.spent, self.waits)
+
+    @property
+    def waits(self) -> float:
+        """Seconds by the clock that trials may still take."""
+        return self.plan.stretch * self.plan.budget - self.clock
+
+    def charge(self, trial: Trial) -> float:
+        """Take what a trial cost from the budget; returns that.
+
+        A trial that had to share the processor more than the watched run did is charged what it would have cost then.
+        """
+        cost, plan = trial.seconds, self.plan
+        if plan.stretch > 1 and plan.processor > 0 and trial.processor > 0:
+            cost = min(cost, plan.seconds * trial.processor / plan.processor)
+        self.spent += cost
+        self.clock += trial.seconds
+        return cost
 
     @property
     def pair_runs(self) -> int:
@@ -138,12 +160,12 @@ class Attempts:
             length, screened = self._bounded(costs.affordable(left / runs)), 0
         return self._after_evaluation(screened, least), self._after_evaluation(length, least)
 
-    def affords_another(self, screened: int, length: int) -> bool:
-        """Whether there is time for one more screening run and still for verifying the best so far."""
+    def affords_another(self, screened: int, length: int, margin: float = 1.0) -> bool:
+        """Whether there is so many times the time for one more screening run and for verifying the best so far."""
         # Where both are equally long, the best one's screening run is its first pair.
         runs = self.pair_runs - (screened == length)
         verifying = runs * self.costs.of(length, self.is_whole(length))
-        return self.costs.of(screened, self.is_whole(screened)) + verifying <= self.left
+        return margin * (self.costs.of(screened, self.is_whole(screened)) + verifying) <= self.left
 
     def _bounded(self, steps: int) -> int:
         return steps if self.length is None else min(steps, self.length)
@@ -184,9 +206,9 @@ class Attempts:
         if expected > self.left:
             raise OverError(spent)
         self.plan.progress(intervention.describe() if intervention else "the script as it is", pair, pairs)
-        timeout = min(self.left, 30 + 10 * expected)
+        timeout = min(self.waits, 30 + 10 * expected)
         trial = self.bench.run(intervention, seed, None if whole else steps, timeout, score)
-        self.spent += trial.seconds
+        cost = self.charge(trial)
         self.trials.append(trial)
         if trial.isolation:
             raise OverError(f"not tried: in a trial {trial.problem}; --allow-side-effects tries it all the same")
@@ -198,7 +220,7 @@ class Attempts:
         if not (trial.complete or reached >= steps or _lost(trial)):
             raise OverError(spent)
         self._sane = True
-        self.costs.learn(self.costs.of(reached, whole), trial.seconds)
+        self.costs.learn(self.costs.of(reached, whole), cost)
         if self.length is None and trial.recording.run.status == "finished":
             self.length, self._finished = reached, True
         return trial

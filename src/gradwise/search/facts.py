@@ -9,7 +9,7 @@ from typing import Any
 
 from gradwise.diagnosis.metric import primary_place
 from gradwise.interventions import Intervention
-from gradwise.recording.recording import Recording
+from gradwise.recording.recording import OptimizerInfo, Place, Recording
 from gradwise.recording.signals import VALIDATION
 from gradwise.search.attempts import steps_of
 from gradwise.search.domains import SpaceError, Value
@@ -31,6 +31,7 @@ class Facts:
         place: which of its validation losses to select on; None where it has none.
         evaluations: how often that is taken.
         where: the code that takes it, in a few words.
+        optimizer: what was seen of the optimizer in question; None where there is none.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class Facts:
     place: int | None = None
     evaluations: int = 0
     where: str = ""
+    optimizer: OptimizerInfo | None = None
 
     @staticmethod
     def of(recording: Recording, seconds: float, which: int | None = None) -> Facts:
@@ -57,7 +59,10 @@ class Facts:
         taken = 0 if place is None else len(recording.get(VALIDATION, place))
         where = "" if place is None else words.get(place, "")
         known = float(rate) if isinstance(rate, int | float) and rate > 0 else None
-        return Facts(steps_of(recording), seconds, known, place, taken, where)
+        seen = replace(wanted[0], parameters=(), groups=tuple(_plain(g) for g in groups)) if wanted else None
+        if seen is not None:
+            seen = replace(seen, defaults=_plain(seen.defaults))
+        return Facts(steps_of(recording), seconds, known, place, taken, where, seen)
 
     @property
     def on_test_data(self) -> bool:
@@ -71,7 +76,23 @@ class Facts:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Facts:
         """The facts that `to_json` wrote."""
-        return Facts(**data)
+        given = dict(data)
+        if given.get("optimizer") is not None:
+            seen = dict(given["optimizer"])
+            for name in ("made", "stepped", "scheduler"):
+                seen[name] = None if seen[name] is None else Place(**seen[name])
+            given["optimizer"] = OptimizerInfo(**{**seen, "groups": tuple(seen["groups"]), "parameters": ()})
+        return Facts(**given)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of an optimizer's settings that JSON has, for they are kept with the study."""
+    plain = (bool, int, float, str, type(None))
+    return {
+        k: v
+        for k, v in settings.items()
+        if isinstance(v, plain) or (isinstance(v, list | tuple) and all(isinstance(e, plain) for e in v))
+    }
 
 
 def _place(recording: Recording, words: Mapping[int, str]) -> int | None:

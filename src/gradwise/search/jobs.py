@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from gradwise.diagnosis.metric import Outcome
 from gradwise.search.space import Configuration
@@ -23,12 +24,14 @@ class Job:
         config: the configuration; None is the script's own settings.
         seed: the offset on its seeds.
         test: whether to read the test score.
+        reference: whether to run the script as it is and to tell what that tells a search.
     """
 
     key: str
     config: Configuration | None = None
     seed: int = 0
     test: bool = False
+    reference: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -49,6 +52,7 @@ class Result:
         lost: whether that is no fault of the configuration's, so that it can be run again.
         pruned: whether it was ended because nothing would come of it.
         test: the test score, where it was asked for, as the script has it.
+        facts: what a reference tells a search (`gradwise.search.facts.Facts`).
     """
 
     value: float | None
@@ -60,6 +64,7 @@ class Result:
     lost: bool = False
     pruned: bool = False
     test: float | None = None
+    facts: Mapping[str, Any] | None = None
 
     @property
     def level(self) -> float:
@@ -72,7 +77,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "facts" or value is not None}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Result:
@@ -83,25 +88,81 @@ class Result:
 Evaluate = Callable[[Job, OnValue], Result]
 """Makes one run."""
 
+OnJobValue = Callable[[Job, int, float], bool]
+"""`OnValue` of whichever job."""
+
+
+class EngineError(RuntimeError):
+    """An engine that can't be had, or can't work: why, and what to do."""
+
+
+class Work(Protocol):
+    """What runs are made of, such that other processes can make them.
+
+    Attributes:
+        KIND: says what `to_json` wrote; "script" or "function".
+    """
+
+    KIND: ClassVar[str]
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which whoever makes a run has hung."""
+        ...
+
+    def overdue(self) -> Result:
+        """What comes of a run whose maker has hung."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object, for a process of this machine.
+
+        Raises:
+            EngineError: where another process can't be told what to run.
+        """
+        ...
+
+    def begun(self, environment: Mapping[str, str] | None = None) -> AbstractContextManager[Evaluate]:
+        """Ready for runs, with this environment where they are processes; None is that of this one."""
+        ...
+
 
 class Engine(Protocol):
-    """Where runs are made."""
+    """Where runs are made; nothing else about them."""
 
     @property
     def slots(self) -> int:
         """How many at a time."""
         ...
 
-    def start(self, job: Job) -> None:
-        """Begin a run; the caller minds `slots`."""
+    def use(self, work: Work) -> None:
+        """Run this from now on; nothing is under way."""
         ...
 
-    def finish(self, on_value: Callable[[Job, int, float], bool]) -> tuple[Job, Result]:
+    def submit(self, job: Job) -> None:
+        """Begin a run; the caller minds `slots`.
+
+        Raises:
+            EngineError: where no run can be made at all.
+        """
+        ...
+
+    def next_done(self, on_value: OnJobValue, timeout: float | None = None) -> tuple[Job, Result] | None:
         """Wait until one of the runs has ended.
+
+        A run whose maker died or hung ends, too: its result is `lost`.
 
         Args:
             on_value: takes values of runs under way; True ends that run.
+            timeout: seconds after which to return None; None waits for ever.
+
+        Raises:
+            EngineError: where no run can be made at all.
         """
+        ...
+
+    def cancel(self, key: str) -> None:
+        """End a run, of which nothing will be heard any more."""
         ...
 
     def close(self) -> None:
@@ -118,14 +179,21 @@ class InProcess:
         self._evaluate = evaluate
         self._waiting: list[Job] = []
 
-    def start(self, job: Job) -> None:
+    def use(self, work: Work) -> None:
+        """What makes the runs knows already."""
+
+    def submit(self, job: Job) -> None:
         """Remember it."""
         self._waiting.append(job)
 
-    def finish(self, on_value: Callable[[Job, int, float], bool]) -> tuple[Job, Result]:
-        """Make it."""
+    def next_done(self, on_value: OnJobValue, timeout: float | None = None) -> tuple[Job, Result] | None:
+        """Make it, however long that takes."""
         job = self._waiting.pop(0)
         return job, self._evaluate(job, lambda k, value: on_value(job, k, value))
+
+    def cancel(self, key: str) -> None:
+        """Forget it."""
+        self._waiting = [job for job in self._waiting if job.key != key]
 
     def close(self) -> None:
         """Forget what has not begun."""

@@ -14,10 +14,13 @@ from typing import Any, Protocol
 
 from gradwise.search.jobs import Engine, Job, Result
 from gradwise.search.judge import Judgement, judge
+from gradwise.search.storage import AwayError
 from gradwise.search.study import Row, Study
 
 MOST_LOST = 5
-"""Runs lost one after another after which a search gives up."""
+"""Runs lost one after another after which a search gives up, times the runs at a time."""
+# Seconds after which to look whether there is room, or something new, while nothing is heard.
+_LOOK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ def tune(
     search = _Search(study, engine, plan, display or Quiet())
     try:
         search.trials()
+        study.settle()
         found = Found(tuple(study.rows()), study.best(), reference, ended=search.ended)
         return search.confirmed(found)
     finally:
@@ -144,33 +148,64 @@ class _Search:
         """As many as were asked for."""
         running: set[str] = set()
         while True:
-            while len(running) < self.engine.slots and (row := self._next(len(running))) is not None:
-                running.add(str(row.number))
-                self.engine.start(Job(str(row.number), row.config))
-                self._show("searching")
-            if not running:
+            more = self._begun(running)
+            if not running and not more:
                 return
-            job, result = self.engine.finish(lambda job, k, value: self.study.report(int(job.key), k, value))
-            running.discard(job.key)
-            self.study.tell(int(job.key), result)
-            self._lost = self._lost + 1 if result.lost else 0
-            self._show("searching")
+            if not running:
+                time.sleep(_LOOK)
+                self.study.idle()
+                continue
+            done = self.engine.next_done(self._on_value, _LOOK)
+            if done is None:
+                self.study.idle()
+            else:
+                job, result = done
+                running.discard(job.key)
+                self.study.tell(int(job.key), result)
+                self._lost = self._lost + 1 if result.lost else 0
+                self._show("searching")
+            for number in self.study.taken():
+                running.discard(str(number))
+                self.engine.cancel(str(number))
 
-    def _next(self, running: int) -> Row | None:
+    def _on_value(self, job: Job, k: int, value: float) -> bool:
+        return self.study.report(int(job.key), k, value)
+
+    def _begun(self, running: set[str]) -> bool:
+        """Give the engine what it has room for; whether there may be more to begin later."""
+        while len(running) < self.engine.slots:
+            if self._enough():
+                return False
+            try:
+                row = self.study.ask(self.plan.trials)
+            except AwayError:
+                return True
+            if row is None:
+                return self._elsewhere(running)
+            running.add(str(row.number))
+            self.engine.submit(Job(str(row.number), row.config))
+            self._show("searching")
+        return True
+
+    def _enough(self) -> bool:
+        """Whether no more is begun, though not everything has been tried."""
         plan = self.plan
+        if not self.ended and sum(r.ended for r in self.study.rows()) < plan.trials:
+            if plan.seconds is not None and time.monotonic() - self._began > plan.seconds:
+                self.ended = "its time was over"
+            elif self._lost >= MOST_LOST * self.engine.slots:
+                self.ended = f"{self._lost} runs were lost one after another"
+        return bool(self.ended)
+
+    def _elsewhere(self, running: set[str]) -> bool:
+        """There is nothing new to try: whether something may come back that other drivers have under way."""
         rows = self.study.rows()
-        if self.ended or sum(r.ended for r in rows) + running >= plan.trials:
-            return None
-        if plan.seconds is not None and time.monotonic() - self._began > plan.seconds:
-            self.ended = "its time was over"
-        elif self._lost >= MOST_LOST:
-            self.ended = f"{self._lost} runs were lost one after another"
-        else:
-            row = self.study.ask()
-            if row is None and not running:
-                self.ended = "the space has no more configurations"
-            return row
-        return None
+        others = [r for r in rows if r.state == "running" and str(r.number) not in running]
+        if others:
+            self._show(f"waiting for {len(others)} that other drivers run")
+        elif not running and sum(r.ended for r in rows) < self.plan.trials:
+            self.ended = "the space has no more configurations"
+        return bool(others)
 
     def _show(self, doing: str) -> None:
         self.display.changed(self.study.rows(), doing)
@@ -183,17 +218,29 @@ class _Search:
         if found.best is None or (chosen is None and not plan.test):
             return found
         number = None if chosen is None else chosen.number
-        known = self.study.noted(f"confirmation {number} {plan.seeds}")
-        if known is not None and (known["test"] is not None or not plan.test):
+        key = f"confirmation {number} {plan.seeds}"
+        known = self._known(key)
+        if known is not None:
             runs = {key: Result.from_json(r) for key, r in known["runs"].items()}
             test = known["test"]
         else:
             runs = self._runs(chosen)
             test = next((r.test for r in runs.values() if r.test is not None), None)
             kept = {"runs": {key: r.to_json() for key, r in runs.items()}, "test": test}
-            self.study.note(f"confirmation {number} {plan.seeds}", kept)
+            self.study.note(key, kept)
         confirmation = _judged(number, runs, plan)
         return replace(found, confirmation=confirmation, test=test, notes=self._read(number, test))
+
+    def _known(self, key: str) -> Any:
+        """What has been found before, or is being found by another driver; None where it's for this one to find."""
+        while True:
+            known = self.study.noted(key)
+            if known is not None and (known["test"] is not None or not self.plan.test):
+                return known
+            if self.study.mine(key):
+                return None
+            self._show("waiting for another driver that confirms the best")
+            time.sleep(_LOOK)
 
     def _runs(self, chosen: Row | None) -> dict[str, Result]:
         """Every run by its key: "winner 1", "own 1", … with seeds that no trial had."""
@@ -209,10 +256,14 @@ class _Search:
         running = 0
         while jobs or running:
             while jobs and running < self.engine.slots:
-                self.engine.start(jobs.pop(0))
+                self.engine.submit(jobs.pop(0))
                 running += 1
                 self._show("confirming the best" if chosen else "the script's own settings")
-            job, result = self.engine.finish(lambda job, k, value: False)
+            done = self.engine.next_done(lambda job, k, value: False, _LOOK)
+            if done is None:
+                self.study.idle()
+                continue
+            job, result = done
             running -= 1
             tried[job.key] = tried.get(job.key, 0) + 1
             if result.lost and tried[job.key] <= 2:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from gradwise.diagnosis.causes import symptoms
 from gradwise.diagnosis.findings import Diagnosis, Finding, Remedy, Status
-from gradwise.diagnosis.metric import training
+from gradwise.diagnosis.hypotheses import REPORT
+from gradwise.diagnosis.metric import Outcome, training
 from gradwise.interventions import Intervention
 from gradwise.legible import duration
 from gradwise.recording.recording import Recording
@@ -35,6 +36,10 @@ _RIVALS = 5
 # A suspicion is confirmed by a cure that is worth having: this share of the way the loss came down with it.
 _WORTH = 0.02
 _GUESSES = 3
+# More than half of what a run learns is due to a cure: so large a gain is no luck, even where time was too short to
+# verify it. And where a tenth of the loss is left, no other cure can do much better: none is tried then unless there is
+# ample time, since what is left of it may not reach as far as it seems.
+_PLAINLY, _NEARLY_ALL, _AMPLE = 0.5, 0.1, 2.0
 _INTERRUPTED = "not tried to the end: interrupted"
 _ORDER = ("verified", "suggested", "failed")
 
@@ -96,9 +101,16 @@ def repair(diagnosis: Diagnosis, recording: Recording, plan: Plan, bench: Bench)
         if over:
             group.leave(over)
     confirmed = [g.result for g in doubts if g.cured and (g.cured.share or 0.0) >= _WORTH]
+    confirmed += [replace(g.result, confidence=REPORT) for g in doubts if not g.cured and g.promising]
     diagnosis = decide(diagnosis, [g.result for g in findings], confirmed, [g.result for g in doubts])
     if attempts.trials:
-        note = f"{_runs(len(attempts.trials))} tried in {duration(attempts.spent)} of {duration(plan.budget)}."
+        note = f"{_runs(len(attempts.trials))} tried in {duration(attempts.clock)} of {duration(plan.budget)}."
+        if attempts.clock > 1.25 * attempts.spent:
+            note = (
+                f"{_runs(len(attempts.trials))} tried in {duration(attempts.clock)}. The machine was busier than while "
+                f"the script was watched: at its pace then they would have taken {duration(attempts.spent)} of "
+                f"{duration(plan.budget)}."
+            )
         diagnosis = replace(diagnosis, notes=(*diagnosis.notes, note))
     return Repaired(diagnosis, attempts.recordings())
 
@@ -134,12 +146,24 @@ def _roots(cause: str, effect: str) -> bool:
 
 @dataclass(slots=True)
 class _Candidate:
-    """A remedy being tried: its trials by seed, what they say, and how many steps the one had that screened it."""
+    """A remedy being tried.
+
+    Attributes:
+        tried: its trials by seed.
+        judged: what they say.
+        screened: how many steps the one had that screened it.
+        left: what is left of the loss at worst, as a share of where it began; NaN for what may be negative.
+        waiting: whether it was passed over for one that leaves little to gain.
+        compared: whether it was to be verified.
+    """
 
     remedy: Remedy
     tried: dict[int, Trial] = field(default_factory=dict)
     judged: Judgement | None = None
     screened: int = 0
+    left: float = math.nan
+    waiting: bool = False
+    compared: bool = False
 
     @property
     def intervention(self) -> Intervention:
@@ -149,6 +173,21 @@ class _Candidate:
     def rank(self) -> float:
         """The gain; minus infinity unless it did better."""
         return -math.inf if self.judged is None or not self.judged.better else self.judged.gain
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether it did better, and is still to be verified."""
+        return not self.compared and self.rank > -math.inf
+
+    @property
+    def plainly(self) -> bool:
+        """Whether it did better, and by most of what there was to learn."""
+        return self.judged is not None and self.judged.better and (self.judged.share or 0.0) >= _PLAINLY
+
+    @property
+    def enough(self) -> bool:
+        """Whether it did so well that no other can do much better."""
+        return self.hopeful and self.plainly and self.left <= _NEARLY_ALL
 
     def settle(self, status: Status, reason: str = "") -> None:
         self.remedy = replace(self.remedy, status=status, reason=reason)
@@ -179,6 +218,11 @@ class _Group:
         return next((c.judged for c in self.candidates if c.remedy.status == "verified"), None)
 
     @property
+    def promising(self) -> bool:
+        """Whether a cure was plainly better in what was tried of it, and time ended before it was verified."""
+        return any(c.plainly for c in self.candidates if c.remedy.status == "suggested")
+
+    @property
     def result(self) -> Finding:
         """The finding with what became of its remedies, best first."""
         ranked = sorted(self.candidates, key=lambda c: (_ORDER.index(c.remedy.status), -c.rank))
@@ -199,10 +243,14 @@ class _Group:
         if length < least:
             self._too_long(least)
             return
-        for candidate in self._screen(screened, length) if screened else self.candidates:
-            if self._verify(candidate, length):
-                self._compare_with(candidate)
-                break
+        while True:
+            for candidate in self._screen(screened, length) if screened else self.candidates:
+                if self._verify(candidate, length):
+                    self._compare_with(candidate)
+                    return
+            # Those that were passed over for the sake of one that failed all the same.
+            if not any(candidate.waiting for candidate in self.candidates):
+                return
 
     def leave(self, reason: str) -> None:
         """Say of what hasn't been tried why not."""
@@ -221,15 +269,23 @@ class _Group:
     def _screen(self, steps: int, length: int) -> list[_Candidate]:
         """Try each candidate once; those that did better, best first."""
         for k, candidate in enumerate(self.candidates):
+            if candidate.screened >= steps:
+                continue
             worse = _bracket(candidate, self.candidates)
             if worse:
                 candidate.settle("suggested", f"not tried: {worse} does less well already")
                 continue
-            if any(c.rank > -math.inf for c in self.candidates) and not self.attempts.affords_another(steps, length):
+            best = next((c for c in self.candidates if c.enough), None)
+            if best is not None and not self.attempts.affords_another(steps, length, _AMPLE):
+                candidate.settle("suggested", f"not tried: {best.intervention.describe()} leaves little to gain")
+                candidate.waiting = True
+                continue
+            candidate.waiting = False
+            if any(c.hopeful for c in self.candidates) and not self.attempts.affords_another(steps, length):
                 candidate.settle("suggested", "not tried: the time left was needed to verify a better guess")
                 continue
             self.screen(candidate, steps, length, k + 1, len(self.candidates))
-        return sorted((c for c in self.candidates if c.rank > -math.inf), key=lambda c: -c.rank)
+        return sorted((c for c in self.candidates if c.hopeful), key=lambda c: -c.rank)
 
     def screen(self, candidate: _Candidate, steps: int, length: int, number: int, of: int) -> None:
         """Try a candidate once, unless that has been done over as many steps."""
@@ -251,7 +307,7 @@ class _Group:
 
     def _verify(self, candidate: _Candidate, steps: int) -> bool:
         """Hold a candidate against the untouched script, seed by seed, until it fails or all seeds are through."""
-        seeds = self.attempts.plan.seeds
+        seeds, candidate.compared = self.attempts.plan.seeds, True
         try:
             for seed in range(seeds):
                 self._try(candidate, seed, steps, seed + 1, seeds)
@@ -292,6 +348,7 @@ class _Group:
                 judged, share=judge(list(zip(trained[: len(before)], trained[len(before) :], strict=True))).share
             )
         candidate.judged = judged
+        candidate.left = max(_left(a) for _, a in pairs)
         shown = attempts.plan.measure.shown
         candidate.remedy = replace(
             candidate.remedy,
@@ -309,6 +366,12 @@ class _Group:
         for candidate in self.candidates:
             if candidate.judged is not None and candidate.remedy.status == "suggested":
                 candidate.settle("suggested", f"better in one run, but by less than {best.intervention.describe()}")
+
+
+def _left(outcome: Outcome) -> float:
+    if outcome.value is None or outcome.start is None or outcome.value < 0 or not outcome.start > 0:
+        return math.nan
+    return outcome.value / outcome.start
 
 
 def _bracket(candidate: _Candidate, candidates: Sequence[_Candidate]) -> str:

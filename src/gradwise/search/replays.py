@@ -96,8 +96,8 @@ def curvature_at(
     _affords(attempts, expected, share)
     attempts.plan.progress("the script as it is, for the curvature", 1, 1)
     order = {"step": step, "source": source, "products": products, "batches": batches, "fresh": batches}
-    trial = bench.replay(order, 0, min(attempts.left, 30 + 10 * expected))
-    attempts.spent += trial.seconds
+    trial = bench.replay(order, 0, min(attempts.waits, 30 + 10 * expected))
+    attempts.charge(trial)
     return _told(trial, "curvature", step)
 
 
@@ -139,8 +139,8 @@ def _trace(attempts: Attempts, bench: Tracer, step: int, source: int, before: in
     _affords(attempts, expected, share)
     attempts.plan.progress("the script as it is, for where the NaN began", 1, 1)
     order = {"step": step, "source": source, "before": before, "beyond": beyond}
-    trial = bench.trace(order, 0, min(attempts.left, 30 + 10 * expected))
-    attempts.spent += trial.seconds
+    trial = bench.trace(order, 0, min(attempts.waits, 30 + 10 * expected))
+    attempts.charge(trial)
     return trial
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from gradwise.diagnosis.metric import Outcome, training, validation
 from gradwise.interventions import Intervention
@@ -23,11 +24,13 @@ from gradwise.trials.sandbox import Workspace
 _FOREVER = 7 * 24 * 3600.0
 # Relative difference between a run's length and the one that its schedule was made for, up to which they agree.
 _AS_LONG = 0.02
+# A worker ends its script when its time is up; one that is so many seconds later has hung itself.
+_LATE = 60.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """A script to tune and what to go by, as data, so that another process can work on it.
+    """A script to tune and what to go by, as data, so that others can work on it (`gradwise.search.jobs.Work`).
 
     Args:
         target: the script as the user runs it.
@@ -41,6 +44,8 @@ class Task:
         timeout: seconds that a run may take; None is ten times the script's own run, and a minute.
         facts: what the script's own run told.
     """
+
+    KIND: ClassVar[str] = "script"
 
     target: Target
     space: Space
@@ -59,6 +64,24 @@ class Task:
         if self.timeout is not None:
             return self.timeout
         return _FOREVER if self.facts is None else 60 + 10 * self.facts.seconds
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a worker has hung: where arguments change a script's length, it may run twice."""
+        return 2 * self.limit + _LATE
+
+    def overdue(self) -> Result:
+        """What comes of its run."""
+        return Result(None, problem="its worker hung", lost=True)
+
+    @contextmanager
+    def begun(self, environment: Mapping[str, str] | None = None) -> Iterator[Scripted]:
+        """Ready for runs, in copies of the folder as it is now."""
+        target = self.target
+        script = None if target.module else target.script
+        with Workspace.before(target.cwd, script, target.argv, environment) as workspace:
+            workspace.after()
+            yield Scripted(self, workspace)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -124,6 +147,12 @@ class Scripted:
     def __call__(self, job: Job, on_value: OnValue) -> Result:
         """One run."""
         task, config = self.task, job.config or {}
+        if job.reference:
+            try:
+                result, known = self.reference()
+            except SpaceError as error:
+                return Result(None, problem=str(error))
+            return replace(result, facts=known.to_json())
         facts = task.facts
         assert facts is not None
         words, knobs = task.space.words(config), task.space.knobs(config)

@@ -1,87 +1,39 @@
-"""A study: the trials of one search on disk, and which configuration comes next. Nothing else knows Optuna."""
+"""A study: the trials of one search on disk, and which configuration comes next.
+
+What Optuna knows of it, and how it is kept, is nobody else's business.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from gradwise.recording.liveness import alive, this_process
-from gradwise.search.domains import Range, Value
+from gradwise.search.domains import Value
+from gradwise.search.drivers import PREFIX, Drivers
 from gradwise.search.jobs import Result
-from gradwise.search.space import Configuration, Parameter, Space
+from gradwise.search.methods import Method, pruner, sampler
+from gradwise.search.pending import Pending
+from gradwise.search.space import Configuration, Space
+from gradwise.search.storage import AwayError, Storage, StudyError, quietly, reached
+from gradwise.search.suggestions import distributions, encoded, suggest
 
 if TYPE_CHECKING:
     import optuna
 
-METHODS = ("guess", "grid", "random", "quasi-random", "tpe", "gp", "cma-es", "nsga-ii")
-PRUNING = ("none", "median", "halving", "hyperband")
+Answer = TypeVar("Answer")
+
 # Configurations in a row that were all tried before, after which there is nothing new to try.
 _REPEATS = 50
 # How often a configuration whose run was lost (a killed worker, a killed driver) is run again.
 _AGAIN = 2
+# Seconds without a word after which no connection is held, and those after which one that failed is tried again.
+_IDLE, _AGAIN_IN = 5.0, 1.0
 _ENDED = ("complete", "pruned", "failed")
-
-
-class StudyError(Exception):
-    """A study that can't be made or opened: why, in one sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """How a space is searched.
-
-    Attributes:
-        name: out of `METHODS`.
-        pruning: out of `PRUNING`.
-        trials: how many are planned; some methods divide them.
-        points: values on each range, for a grid.
-        seed: of its random numbers.
-        slots: how many run at a time.
-        evaluations: values that a whole run reports, for pruning.
-    """
-
-    name: str = "tpe"
-    pruning: str = "none"
-    trials: int = 30
-    points: int = 5
-    seed: int = 0
-    slots: int = 1
-    evaluations: int = 1
-
-    def settings(self) -> dict[str, Any]:
-        """All parameters that the method itself has, as they are set."""
-        begin = max(4, min(10, self.trials // 3))
-        each: dict[str, dict[str, Any]] = {
-            "guess": {},
-            "grid": {"points": self.points},
-            "random": {},
-            "quasi-random": {"qmc_type": "sobol", "scramble": True},
-            "tpe": {
-                "n_startup_trials": begin, "multivariate": True, "group": True, "n_ei_candidates": 24,
-                "constant_liar": self.slots > 1,
-            },
-            "gp": {"n_startup_trials": begin, "deterministic_objective": False},
-            "cma-es": {"n_startup_trials": 1},
-            "nsga-ii": {"population_size": max(4, min(50, self.trials // 4)), "swapping_prob": 0.5},
-        }  # fmt: skip
-        return each[self.name]
-
-    def pruning_settings(self) -> dict[str, Any]:
-        """All parameters that pruning has."""
-        least = max(1, self.evaluations // 9)
-        return {
-            "none": {},
-            "median": {"n_startup_trials": 4, "n_warmup_steps": least},
-            "halving": {"min_resource": least, "reduction_factor": 3},
-            "hyperband": {"min_resource": least, "max_resource": self.evaluations, "reduction_factor": 3},
-        }[self.pruning]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,39 +54,62 @@ class Row:
 class Study:
     """Trials, asked for and told; opening one that exists goes on with it.
 
+    Several drivers may share one: each trial is claimed by one of them. While the database is away, results are kept
+    here until it is back, and nothing is asked for.
+
     Args:
         url: the database; None keeps all in memory.
         name: which study in it.
         space: what to search.
         method: how.
+        folder: where to keep results that can't be told; None keeps them in memory.
+        on_words: is told when the database goes away and when it is back.
 
     Raises:
         StudyError: it can't be opened, or it is of another space.
     """
 
-    def __init__(self, url: str | None, name: str, space: Space, method: Method) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        name: str,
+        space: Space,
+        method: Method,
+        folder: Path | None = None,
+        on_words: Callable[[str], None] = lambda words: None,
+    ) -> None:
         if method.name == "guess" and not space.single:
             raise StudyError("a guess is one configuration: give each parameter one value, or take another method")
-        self.space, self.name = space, name
-        self._open: dict[int, optuna.Trial] = {}
+        self.space, self.name, self.on_words = space, name, on_words
+        self.away, self._closed = "", False
+        self._open: dict[int, optuna.Trial | None] = {}
         self._rows: dict[int, Row] = {}
-        self._waiting = 0
-        with _quietly(), _explained(url):
+        self._ids: dict[int, int] = {}
+        self._trials: list[optuna.trial.FrozenTrial] = []
+        self._notes: dict[str, Any] = {}
+        self._nameless: dict[int, float] = {}
+        self._spoke = time.monotonic()
+        self._storage = Storage(url)
+        self._drivers = Drivers(self._write)
+        self._pending = Pending(folder, f"{self._storage.key} {name}", self._drivers.me)
+        with quietly(), self._storage.explained():
             import optuna
 
-            storage = _storage(url)
-            self._study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
-            self._refresh()
-            self._adopt()
-            self._refresh()
+            with self._storage.alone(name):
+                self._study = optuna.create_study(storage=self._storage.optuna, study_name=name, load_if_exists=True)
+            if self._storage.shared:
+                self._drivers.begin()
+                self._pending.inherit()
+            with self._storage.alone(name):
+                self._refresh()
         self.use(method)
 
     def use(self, method: Method) -> None:
         """Go on by this method."""
         self.method = method
-        with _quietly():
-            self._study.sampler = _sampler(method, len(self._study.get_trials(deepcopy=False)))
-            self._study.pruner = _pruner(method)
+        with quietly():
+            self._study.sampler = sampler(method, len(self._trials))
+            self._study.pruner = pruner(method)
         self._list = self._listed()
 
     # what has been
@@ -143,19 +118,6 @@ class Study:
         """All trials, in the order in which they were asked for; those of other drivers as of the last `ask`."""
         return [self._rows[number] for number in sorted(self._rows)]
 
-    def _refresh(self) -> None:
-        """Read what is new; reading is what a study on disk costs most."""
-        lost = set(self._lost())
-        trials = self._study.get_trials(deepcopy=False)
-        self._waiting = sum(t.state.name == "WAITING" for t in trials)
-        for trial in trials:
-            known = self._rows.get(trial.number)
-            config, result = trial.user_attrs.get("config"), trial.user_attrs.get("result")
-            if config is not None and (known is None or not known.ended):
-                state = "lost" if trial.number in lost else _STATES[trial.state.name]
-                made = None if result is None else Result.from_json(result)
-                self._rows[trial.number] = Row(trial.number, config, state, made)
-
     def best(self) -> Row | None:
         """The trial with the lowest value; of equals the first."""
         done = [r for r in self.rows() if r.state == "complete" and r.result is not None and r.result.value is not None]
@@ -163,106 +125,312 @@ class Study:
 
     def noted(self, key: str) -> Any:
         """What `note` was given; None before."""
-        return self._study.user_attrs.get(key)
+        return self._patiently(lambda: self._study.user_attrs.get(key))
 
     def note(self, key: str, value: Any) -> None:
         """Keep something with the study (JSON)."""
-        with _quietly():
-            self._study.set_user_attr(key, value)
+        self._patiently(lambda: self._write(key, value))
+
+    def mine(self, what: str) -> bool:
+        """Whether this driver is the one that does something which one of them has to do; the first that asks is."""
+
+        def claim() -> bool:
+            with self._storage.alone(self.name):
+                notes = self._study.user_attrs
+                self._drivers.look(notes)
+                who = notes.get(f"doing {what}")
+                if who is not None and not self._drivers.gone(who, notes):
+                    return bool(who == self._drivers.me)
+                self._write(f"doing {what}", self._drivers.me)
+                return True
+
+        return self._patiently(claim)
 
     # what comes
 
-    def ask(self) -> Row | None:
-        """The next trial; None where there is nothing new to try."""
-        with _quietly():
-            for _ in range(_REPEATS):
-                self._refresh()
-                if self._list is not None and not self._waiting:
-                    listed = self._take()
-                    if listed is None:
-                        return None
-                    self._study.enqueue_trial(_encoded(self.space, listed))
-                trial = self._study.ask()
-                config = self.space.active(lambda p, trial=trial: _suggest(trial, p))  # type: ignore[misc]
-                others = [r for r in self._rows.values() if dict(r.config) == config]
-                if any(r.state == "running" for r in others):
-                    # Somebody is at it: what comes of it will be known soon enough.
-                    self._tell(trial.number, "FAIL", None)
-                    continue
-                same = next((r for r in others if r.ended), None)
-                if same is not None:
-                    # The same run would give the same: it is told again for the method's sake, and counts once.
-                    done = same.state == "complete" and same.result is not None
-                    level = same.result.level if done and same.result else None
-                    self._tell(trial.number, "COMPLETE" if done else "FAIL", level)
-                    continue
-                trial.set_user_attr("owner", this_process())
-                trial.set_user_attr("config", config)
-                self._open[trial.number] = trial
-                self._rows[trial.number] = Row(trial.number, config, "running")
-                return self._rows[trial.number]
+    def ask(self, most: int | None = None) -> Row | None:
+        """The next trial; None where there is nothing new to try.
+
+        Args:
+            most: how many there should be in all: None, too, where so many have ended or are under way.
+
+        Raises:
+            AwayError: the database can't be reached just now.
+        """
+
+        def asked() -> Row | None:
+            with self._storage.alone(self.name):
+                return self._asked(most)
+
+        return self._once(asked)
+
+    def _asked(self, most: int | None) -> Row | None:
+        for _ in range(_REPEATS):
+            self._refresh()
+            if most is not None and sum(r.ended or r.state == "running" for r in self._rows.values()) >= most:
+                return None
+            if self._list is not None and not any(t.state.name == "WAITING" for t in self._trials):
+                listed = self._take()
+                if listed is None:
+                    return None
+                return self._claimed(listed)
+            trial = self._study.ask()
+            config = self.space.active(lambda p, trial=trial: suggest(trial, p))  # type: ignore[misc]
+            others = [r for r in self._rows.values() if r.config == config]
+            if any(r.state == "running" for r in others):
+                # Somebody is at it: what comes of it will be known soon enough.
+                self._tell(trial._trial_id, "FAIL", None)
+                continue
+            same = next((r for r in others if r.ended), None)
+            if same is not None:
+                # The same run would give the same: it is told again for the method's sake, and counts once.
+                done = same.state == "complete" and same.result is not None
+                level = same.result.level if done and same.result else None
+                self._tell(trial._trial_id, "COMPLETE" if done else "FAIL", level)
+                continue
+            trial.set_user_attr("run", {"config": config, "driver": self._drivers.me})
+            return self._begun(trial.number, trial._trial_id, config)
         return None
+
+    def guess(self, configs: Sequence[Configuration]) -> None:
+        """Have these tried first, whatever the method."""
+        known = [dict(r.config) for r in self.rows()]
+
+        def enqueue() -> None:
+            for config in configs:
+                if dict(config) not in known:
+                    self._study.enqueue_trial(encoded(self.space, config))
+
+        with quietly():
+            self._patiently(enqueue)
+
+    def _claimed(self, config: dict[str, Value]) -> Row:
+        """A trial of a configuration that is known beforehand, made and claimed in one go."""
+        from optuna.trial import TrialState, create_trial
+
+        parts = encoded(self.space, config)
+        template = create_trial(
+            state=TrialState.RUNNING, params=parts, distributions=distributions(self.space, parts),
+            user_attrs={"run": {"config": config, "driver": self._drivers.me}},
+        )  # fmt: skip
+        template.datetime_start = datetime.now()
+        made = self._storage.optuna.create_new_trial(self._study._study_id, template_trial=template)
+        number = self._storage.optuna.get_trial_number_from_id(made)
+        return self._begun(number, made, config)
+
+    def _begun(self, number: int, trial: int, config: dict[str, Value]) -> Row:
+        self._open[number] = None
+        self._ids[number] = trial
+        self._rows[number] = Row(number, config, "running")
+        return self._rows[number]
 
     def report(self, number: int, k: int, value: float) -> bool:
         """Take the k-th value of a trial under way; whether to end it."""
-        trial = self._open[number]
-        with _quietly():
-            trial.report(value, k)
-            return trial.should_prune()
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import Trial
+
+        if self.method.pruning == "none":
+            return False
+        try:
+            with quietly(), reached():
+                trial = self._open[number] = self._open[number] or Trial(self._study, self._ids[number])
+                trial.report(value, k)
+                return bool(trial.should_prune())
+        except AwayError as error:
+            self._is_away(error)
+            return False
+        except UpdateFinishedTrialError:  # another driver has taken it over
+            return True
 
     def tell(self, number: int, result: Result) -> None:
-        """Take a trial's result."""
-        trial, config = self._open.pop(number), self._rows[number].config
-        state = "failed" if result.problem else "pruned" if result.pruned else "complete"
-        with _quietly():
-            trial.set_user_attr("result", result.to_json())
-            if result.lost:
-                state = self._lose(number, config)
-            elif state == "complete":
-                self._tell(number, "COMPLETE", result.level)
-            else:
-                self._tell(number, "PRUNED" if state == "pruned" else "FAIL", None)
-        self._rows[number] = Row(number, config, state, result)
+        """Take a trial's result; where the database is away, it is told as soon as it is back."""
+        self._open.pop(number)
+        config = self._rows[number].config
+        try:
+            self._once(lambda: self._end(number, config, result))
+        except AwayError:
+            self._pending.add(number, result)
+            self._rows[number] = Row(number, config, _state(result), result)
+
+    def taken(self) -> list[int]:
+        """Trials under way that another driver has taken over, thinking this one dead; they are its own no more."""
+        finished = {t.number for t in self._trials if t.state.is_finished()}
+        found = [number for number in self._open if number in finished]
+        for number in found:
+            del self._open[number]
+        return found
+
+    def idle(self) -> None:
+        """Nothing is asked or told just now: after a while no connection is held."""
+        if time.monotonic() - self._spoke > _IDLE:
+            self._spoke = time.monotonic()
+            self._storage.rest()
+
+    def settle(self) -> None:
+        """Wait until every result has been told."""
+        if self._pending.results:
+            self._patiently(self._flush)
 
     def close(self) -> None:
         """What is still open will be run again by whoever opens the study next."""
-        with _quietly():
-            for number in self._open:
-                self._lose(number, self._rows[number].config)
-            self._open.clear()
-            self._refresh()
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with quietly(), reached(), self._storage.alone(self.name):
+                self._flush()
+                for number in list(self._open):
+                    self._lose(number, self._rows[number].config)
+                    del self._open[number]
+                self._refresh()
+                self._drivers.end()
+                self._write(PREFIX + self._drivers.me, None)
+        except AwayError:
+            self._drivers.end()
+        self._storage.rest()
 
-    def _tell(self, number: int, state: str, value: float | None) -> None:
-        import optuna
+    # how it is kept
 
-        self._study.tell(number, value, optuna.trial.TrialState[state])
+    def _refresh(self) -> None:
+        """Read what is new, and take over from drivers that are gone. Reading is what a study on disk costs most."""
+        self._spoke = time.monotonic()
+        self._flush()
+        self._trials = self._read()
+        if self._adopt():
+            self._trials = self._read()
+        for trial in self._trials:
+            known = self._rows.get(trial.number)
+            if known is not None and known.ended:
+                continue
+            run, result = trial.user_attrs.get("run"), trial.user_attrs.get("result")
+            if run is not None:
+                state = "lost" if trial.user_attrs.get("lost") else _STATES[trial.state.name]
+                made = None if result is None else Result.from_json(result)
+                self._rows[trial.number] = Row(trial.number, run["config"], state, made)
+
+    def _adopt(self) -> bool:
+        """Settle what drivers that are gone left under way; whether there was anything."""
+        known = {*self._open, *self._pending.results}
+        others = [t for t in self._trials if t.state.name == "RUNNING" and t.number not in known]
+        if others:
+            self._notes = self._study.user_attrs
+            self._drivers.look(self._notes)
+        found = False
+        for trial in others:
+            run, result = trial.user_attrs.get("run"), trial.user_attrs.get("result")
+            if run is None:
+                # Its driver died, or lost its connection, between asking and saying so.
+                since = self._nameless.setdefault(trial.number, time.monotonic())
+                if time.monotonic() - since > self._drivers.patience:
+                    if trial.system_attrs.get("fixed_params"):
+                        self._study.enqueue_trial(trial.system_attrs["fixed_params"])
+                    self._tell(trial._trial_id, "FAIL", None)
+                    found = True
+            elif run["driver"] == self._drivers.me or self._drivers.gone(run["driver"], self._notes):
+                if result is None:
+                    self._lose(trial.number, run["config"])
+                else:
+                    self._end(trial.number, run["config"], Result.from_json(result))
+                found = True
+        return found
+
+    def _end(self, number: int, config: Configuration, result: Result) -> None:
+        """Keep a result: first what it is, then that it has ended, so that whoever finds the one does the other."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            self._mark(number, "result", result.to_json())
+            state = _state(result)
+            if state == "lost":
+                state = self._lose(number, config)
+            elif state == "complete":
+                self._tell(self._ids[number], "COMPLETE", result.level)
+            else:
+                self._tell(self._ids[number], "PRUNED" if state == "pruned" else "FAIL", None)
+        except UpdateFinishedTrialError:
+            # It has been told before, though that could not be confirmed; or another driver took the trial over.
+            self._rows.pop(number, None)
+        else:
+            self._rows[number] = Row(number, config, state, result)
 
     def _lose(self, number: int, config: Configuration) -> str:
         """A run that was lost is made again, but not for ever; what state that leaves its trial in."""
-        often = sum(r.state == "lost" and dict(r.config) == dict(config) for r in self._rows.values())
+        often = sum(r.state == "lost" and r.config == config for r in self._rows.values())
         again = often < _AGAIN
         if again:
-            self._study.set_user_attr("lost", [*self._lost(), number])
-            self._study.enqueue_trial(_encoded(self.space, config))
-        self._tell(number, "FAIL", None)
+            self._mark(number, "lost", True)
+            self._study.enqueue_trial(encoded(self.space, config))
+        self._tell(self._ids[number], "FAIL", None)
         return "lost" if again else "failed"
 
-    def _lost(self) -> list[int]:
-        lost: list[int] = self._study.user_attrs.get("lost", [])
-        return lost
+    def _flush(self) -> None:
+        """Tell what could not be told before."""
+        for number, result in list(self._pending.results.items()):
+            known = {t.number: t for t in self._read()}
+            run = known[number].user_attrs.get("run") if number in known else None
+            if run is not None:
+                self._end(number, run["config"], result)
+            self._pending.told(number)
 
-    def _adopt(self) -> None:
-        """Take over from drivers that are gone."""
-        for trial in self._study.get_trials(deepcopy=False):
-            owner, config = trial.user_attrs.get("owner"), trial.user_attrs.get("config")
-            if trial.state.name != "RUNNING":
-                continue
-            silent = time.time() - trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-            if owner is None or config is None:
-                if silent > 60:
-                    self._tell(trial.number, "FAIL", None)
-            elif not alive(owner, silent):
-                self._lose(trial.number, config)
+    def _read(self) -> list[optuna.trial.FrozenTrial]:
+        trials = self._study.get_trials(deepcopy=False)
+        self._ids.update((t.number, t._trial_id) for t in trials if t.number not in self._ids)
+        return trials
+
+    def _tell(self, trial: int, state: str, value: float | None) -> None:
+        """What `optuna.Study.tell` does, which reads the trial three times over before."""
+        import optuna
+
+        wanted = optuna.trial.TrialState[state]
+        self._storage.optuna.set_trial_state_values(trial, wanted, None if value is None else [value])
+
+    def _mark(self, number: int, key: str, value: Any) -> None:
+        self._storage.optuna.set_trial_user_attr(self._ids[number], key, value)
+
+    def _write(self, key: str, value: Any) -> None:
+        self._storage.optuna.set_study_user_attr(self._study._study_id, key, value)
+
+    def _patiently(self, do: Callable[[], Answer]) -> Answer:
+        """Do it as soon as the database can be reached."""
+        while True:
+            try:
+                return self._once(do)
+            except AwayError:
+                time.sleep(_AGAIN_IN)
+
+    def _once(self, do: Callable[[], Answer]) -> Answer:
+        """Do it, again with a new connection where one was lost.
+
+        Raises:
+            AwayError: the database can't be reached; that has been said.
+        """
+        try:
+            try:
+                with quietly(), reached():
+                    answer = do()
+            except AwayError:
+                self._storage.rest()
+                with quietly(), reached():
+                    answer = do()
+        except AwayError as error:
+            self._is_away(error)
+            raise
+        self._is_back()
+        return answer
+
+    def _is_away(self, error: AwayError) -> None:
+        self._drivers.forget()
+        if not self.away:
+            self.on_words(
+                f"the study's database {self._storage.where} is away ({error}): waiting for it. Runs under way go on, "
+                "and what they give is kept"
+            )
+        self.away = str(error)
+
+    def _is_back(self) -> None:
+        if self.away:
+            self.away = ""
+            self.on_words("the study's database is back")
 
     def _listed(self) -> list[dict[str, Value]] | None:
         """Every configuration of a method that knows them beforehand."""
@@ -272,7 +440,7 @@ class Study:
 
     def _take(self) -> dict[str, Value] | None:
         """The next of the list that was neither run nor is about to be."""
-        known = [dict(r.config) for r in self.rows() if r.state != "lost"]
+        known = [r.config for r in self.rows() if r.state != "lost"]
         while self._list:
             point = self._list.pop(0)
             if point not in known:
@@ -280,135 +448,13 @@ class Study:
         return None
 
 
+def _state(result: Result) -> str:
+    if result.lost:
+        return "lost"
+    return "failed" if result.problem else "pruned" if result.pruned else "complete"
+
+
 _STATES = {"RUNNING": "running", "WAITING": "waiting", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-
-
-def _suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
-    """A value of one parameter; where values and ranges are mixed, first which piece, then where in it."""
-    name, pieces = parameter.name, parameter.domain.pieces
-    if len(pieces) == 1 and isinstance(pieces[0], Range):
-        return _within(trial, name, pieces[0])
-    if not any(isinstance(p, Range) for p in pieces):
-        chosen = trial.suggest_categorical(name, [p for p in pieces if not isinstance(p, Range)])
-        assert chosen is not None
-        return chosen
-    k = trial.suggest_categorical(f"{name}:piece", list(range(len(pieces))))
-    piece = pieces[k]
-    return _within(trial, f"{name}:{k}", piece) if isinstance(piece, Range) else piece
-
-
-def _within(trial: optuna.Trial, name: str, span: Range) -> Value:
-    if span.whole:
-        return trial.suggest_int(name, int(span.low), int(span.high), log=span.log)
-    return trial.suggest_float(name, span.low, span.high, log=span.log)
-
-
-def _encoded(space: Space, config: Configuration) -> dict[str, Value]:
-    """A configuration by the names that `_suggest` gives its parts."""
-    found: dict[str, Value] = {}
-    for parameter in space.parameters:
-        if parameter.name not in config:
-            continue
-        name, value, pieces = parameter.name, config[parameter.name], parameter.domain.pieces
-        if len(pieces) == 1 or not any(isinstance(p, Range) for p in pieces):
-            found[name] = value
-            continue
-        k = next(k for k, p in enumerate(pieces) if (value in p if isinstance(p, Range) else value == p))
-        found[f"{name}:piece"] = k
-        if isinstance(pieces[k], Range):
-            found[f"{name}:{k}"] = value
-    return found
-
-
-def _sampler(method: Method, before: int) -> optuna.samplers.BaseSampler:
-    from optuna import samplers
-
-    # A search that goes on must not draw again what it drew at its start.
-    seed = int(np.random.SeedSequence([method.seed, before]).generate_state(1)[0])
-    chance = samplers.RandomSampler(seed)
-    given = method.settings()
-    match method.name:
-        case "tpe":
-            return samplers.TPESampler(seed=seed, **given)
-        case "gp":
-            return samplers.GPSampler(seed=seed, independent_sampler=chance, warn_independent_sampling=False, **given)
-        case "cma-es":
-            return samplers.CmaEsSampler(
-                seed=seed, independent_sampler=chance, warn_independent_sampling=False, **given
-            )
-        case "nsga-ii":
-            return samplers.NSGAIISampler(seed=seed, **given)
-        case "quasi-random":
-            # Its points are numbered in the study; its scrambling must stay the same.
-            return samplers.QMCSampler(
-                seed=method.seed, independent_sampler=chance, warn_asynchronous_seeding=False,
-                warn_independent_sampling=False, **given,
-            )  # fmt: skip
-        case _:
-            return chance
-
-
-def _pruner(method: Method) -> optuna.pruners.BasePruner:
-    from optuna import pruners
-
-    kinds = {
-        "none": pruners.NopPruner,
-        "median": pruners.MedianPruner,
-        "halving": pruners.SuccessiveHalvingPruner,
-        "hyperband": pruners.HyperbandPruner,
-    }
-    made: optuna.pruners.BasePruner = kinds[method.pruning](**method.pruning_settings())
-    return made
-
-
-def _storage(url: str | None) -> optuna.storages.BaseStorage:
-    from optuna import storages
-    from sqlalchemy import event
-
-    if url is None:
-        return storages.InMemoryStorage()
-    if not url.startswith("sqlite"):
-        return storages.RDBStorage(url)
-    # Several drivers may share a study; SQLite makes them wait for each other.
-    storage = storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-
-    def connected(connection: Any, record: Any) -> None:
-        # No wait for the disk at every value: what a killed process wrote is there all the same.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    storage.engine.dispose()
-    event.listen(storage.engine, "connect", connected)
-    return storage
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what Optuna says of its experimental parts and of each trial."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
-@contextmanager
-def _explained(url: str | None) -> Iterator[None]:
-    """Errors of a database in one sentence."""
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (OptunaError, SQLAlchemyError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise StudyError(f"the study's database {url} cannot be used: {first}") from error
 
 
 def same_question(study: Study, wanted: Mapping[str, Any]) -> None:

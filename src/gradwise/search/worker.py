@@ -1,21 +1,21 @@
 """A process that makes runs for a search: `python -m gradwise.search.worker`, spoken to in lines of JSON.
 
-In come the task, then jobs (`{"job": …}`); out go values (`{"value": [k, value]}`), each answered by whether to end the
-run (`{"end": false}`), and results (`{"result": …}`). It ends when nobody speaks to it any more.
+In come what to run (`{"work": …}`), then jobs (`{"job": …}`); out go `{"ready": true}`, values
+(`{"value": [k, value]}`), each answered by whether to end the run (`{"end": false}`), and results (`{"result": …}`). It
+ends when nobody speaks to it any more, and at once when told to terminate or when its driver dies.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import select
 import sys
 from typing import IO, Any
 
-from gradwise.search.jobs import Job, Result
-from gradwise.search.scripted import Scripted, Task
-from gradwise.trials.process import Interrupted
-from gradwise.trials.sandbox import Workspace
+from gradwise.search.functions import Function
+from gradwise.search.jobs import Evaluate, Job, Result, Work
+from gradwise.search.scripted import Task
+from gradwise.trials.process import Interrupted, die_with
 
 
 class Line:
@@ -34,15 +34,18 @@ class Line:
         self._out.write(json.dumps(what).encode() + b"\n")
         self._out.flush()
 
-    def hear(self, wait: bool) -> dict[str, Any] | None:
-        """The next line; None where there is none yet and `wait` is off.
+    @property
+    def more(self) -> bool:
+        """Whether a line has come that was not heard yet."""
+        return b"\n" in self._rest
+
+    def hear(self) -> dict[str, Any]:
+        """The next line.
 
         Raises:
             EOFError: the other side has closed.
         """
-        while b"\n" not in self._rest:
-            if not wait and not select.select([self._into], [], [], 0)[0]:
-                return None
+        while not self.more:
             more = os.read(self._into, 1 << 16)
             if not more:
                 raise EOFError
@@ -59,38 +62,35 @@ def main() -> None:
     os.dup2(2, 1)
     line = Line(0, out)
     try:
-        first = line.hear(wait=True)
-        assert first is not None
-        task = Task.from_json(first["task"])
-        target = task.target
-        with Workspace.before(target.cwd, None if target.module else target.script, target.argv) as workspace:
-            workspace.after()
-            scripted = Scripted(task, workspace)
+        first = line.hear()
+        die_with(int(first["driver"]))
+        kind: type[Task | Function] = Task if first["kind"] == Task.KIND else Function
+        work: Work = kind.from_json(first["work"])
+        with work.begun() as evaluate:
+            line.say({"ready": True})
             while True:
-                heard = line.hear(wait=True)
-                if heard is not None and "job" in heard:
-                    _work(scripted, Job(**heard["job"]), line)
+                job = Job(**line.hear()["job"])
+                line.say({"result": done(evaluate, job, line).to_json()})
     except (EOFError, BrokenPipeError, Interrupted, KeyboardInterrupt):
         sys.exit(0)
+    except Exception as error:
+        line.say({"failed": f"{type(error).__name__}: {error}"[:500]})
+        sys.exit(1)
 
 
-def _work(scripted: Scripted, job: Job, line: Line) -> None:
-    def tick() -> None:
-        line.hear(wait=False)  # nothing is said meanwhile; that nobody is there any more is heard
+def done(evaluate: Evaluate, job: Job, line: Line) -> Result:
+    """Make a run, whatever happens."""
 
     def on_value(k: int, value: float) -> bool:
         line.say({"value": [k, value]})
-        answer = line.hear(wait=True)
-        return bool(answer and answer.get("end"))
+        return bool(line.hear().get("end"))
 
-    scripted.on_tick = tick
     try:
-        result = scripted(job, on_value)
+        return evaluate(job, on_value)
     except (EOFError, BrokenPipeError, Interrupted):
         raise
     except Exception as error:
-        result = Result(None, problem=f"gradwise could not run it ({error!r})", lost=True)
-    line.say({"result": result.to_json()})
+        return Result(None, problem=f"gradwise could not run it ({error!r})", lost=True)
 
 
 if __name__ == "__main__":

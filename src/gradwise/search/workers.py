@@ -10,18 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from gradwise.search.jobs import Job, Result
-from gradwise.search.scripted import Task, pinned
+from gradwise.search.jobs import EngineError, Job, OnJobValue, Result, Work
+from gradwise.search.scripted import pinned
 from gradwise.search.worker import Line
 
-# A worker ends its script when its time is up; one that is so much later has hung itself.
-_LATE = 60.0
-# Seconds for a worker that is no longer spoken to, in which to end by itself.
+# Seconds for a worker that was told to end, in which to do so.
 _PATIENCE = 5.0
+# Seconds for one to begin at all.
+_START_UP = 120.0
 _ASLEEP = 0.2
 
 
@@ -32,23 +31,35 @@ class _Worker:
     k: int
     job: Job | None = None
     began: float = 0.0
+    ready: bool = False
 
 
 class LocalProcesses:
-    """Makes runs of a script by worker processes (`gradwise.search.jobs.Engine`).
+    """Makes runs by worker processes (`gradwise.search.jobs.Engine`).
 
     Args:
-        task: what to run.
+        work: what to run.
         jobs: how many workers.
         on_tick: called a few times a second while waiting.
+
+    Raises:
+        EngineError: where other processes can't be told what to run.
     """
 
-    def __init__(self, task: Task, jobs: int, on_tick: Callable[[], None] = lambda: None) -> None:
-        self.task, self.slots, self._on_tick = task, jobs, on_tick
+    def __init__(self, work: Work, jobs: int, on_tick: Callable[[], None] = lambda: None) -> None:
+        self.slots, self._on_tick = jobs, on_tick
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
+        self.use(work)
 
-    def start(self, job: Job) -> None:
+    def use(self, work: Work) -> None:
+        """Run this from now on."""
+        for worker in list(self._workers):
+            self._dismiss(worker)
+        self.work = work
+        self._told = {"kind": work.KIND, "work": work.to_json(), "driver": os.getpid()}
+
+    def submit(self, job: Job) -> None:
         """Hand a run to a worker that has nothing to do, or to a new one."""
         while True:
             idle = next((w for w in self._workers if w.job is None), None) or self._hire()
@@ -60,56 +71,78 @@ class LocalProcesses:
             else:
                 return
 
-    def finish(self, on_value: Callable[[Job, int, float], bool]) -> tuple[Job, Result]:
+    def next_done(self, on_value: OnJobValue, timeout: float | None = None) -> tuple[Job, Result] | None:
         """Wait until a run has ended."""
+        until = None if timeout is None else time.monotonic() + timeout
         while True:
-            for key, _ in self._selector.select(_ASLEEP):
+            asleep = _ASLEEP if until is None else max(0.0, min(_ASLEEP, until - time.monotonic()))
+            for key, _ in self._selector.select(asleep):
                 worker: _Worker = key.data
                 try:
                     result = self._hear(worker, on_value)
+                    while result is None and worker.line.more:
+                        result = self._hear(worker, on_value)
                 except (EOFError, OSError, ValueError):
-                    return self._lost(worker, "its worker process died")
+                    result = Result(None, problem="its worker process died", lost=True)
+                    done = self._over(worker, result)
+                    if done is not None:
+                        return done
+                    break  # the selector's answer is of workers that may be gone
                 if result is not None:
                     job, worker.job = worker.job, None
                     assert job is not None
                     return job, result
+            now = time.monotonic()
             for worker in self._workers:
-                if worker.job is not None and time.monotonic() - worker.began > 2 * self.task.limit + _LATE:
-                    return self._lost(worker, "its worker process hung")
+                late = self.work.patience + (0.0 if worker.ready else _START_UP)
+                if worker.job is not None and now - worker.began > late:
+                    return self._over(worker, self.work.overdue())
             self._on_tick()
+            if until is not None and time.monotonic() >= until:
+                return None
+
+    def cancel(self, key: str) -> None:
+        """End a run and its worker."""
+        for worker in [w for w in self._workers if w.job is not None and w.job.key == key]:
+            self._dismiss(worker)
 
     def close(self) -> None:
         """End all workers, and the scripts they run."""
+        for worker in self._workers:
+            self._tell_to_end(worker)
         for worker in list(self._workers):
             self._dismiss(worker)
         self._selector.close()
 
-    def _hear(self, worker: _Worker, on_value: Callable[[Job, int, float], bool]) -> Result | None:
-        heard: dict[str, Any] | None = worker.line.hear(wait=True)
-        assert heard is not None
-        if "result" in heard:
-            return Result.from_json(heard["result"])
-        assert worker.job is not None
-        k, value = heard["value"]
-        worker.line.say({"end": on_value(worker.job, int(k), float(value))})
-        return None
+    def _hear(self, worker: _Worker, on_value: OnJobValue) -> Result | None:
+        heard = worker.line.hear()
+        if "failed" in heard and not worker.ready:
+            raise EngineError(f"a worker process could not begin: {heard['failed']}")
+        if "ready" in heard:
+            worker.ready, worker.began = True, time.monotonic()
+        if "value" in heard:
+            assert worker.job is not None
+            k, value = heard["value"]
+            worker.line.say({"end": on_value(worker.job, int(k), float(value))})
+        return Result.from_json(heard["result"]) if "result" in heard else None
 
-    def _lost(self, worker: _Worker, why: str) -> tuple[Job, Result]:
+    def _over(self, worker: _Worker, result: Result) -> tuple[Job, Result] | None:
+        """The end of a worker, and of the run it was at."""
         job, seconds = worker.job, time.monotonic() - worker.began
         self._dismiss(worker)
-        assert job is not None
-        return job, Result(None, seconds=seconds, problem=why, lost=True)
+        return None if job is None else (job, replace(result, seconds=seconds))
 
     def _hire(self) -> _Worker:
         taken = {w.k for w in self._workers}
         k = next(n for n in range(len(taken) + 1) if n not in taken)
-        environment = pinned(self.slots, k)
         # The very gradwise that speaks here, however it was found.
         home = str(Path(__file__).resolve().parents[2])
+        # What a script prints in trials is nobody's business; a function of the user's prints as ever.
+        complaints = subprocess.DEVNULL if self.work.KIND == "script" else None
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", _START, home],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=environment, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints,
+            env=pinned(self.slots, k), start_new_session=True,
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
@@ -117,19 +150,25 @@ class LocalProcesses:
         self._workers.append(worker)
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
         with contextlib.suppress(OSError):
-            worker.line.say({"task": self.task.to_json()})
+            worker.line.say(self._told)
         return worker
 
+    def _tell_to_end(self, worker: _Worker) -> None:
+        """One that is spoken to no longer ends by itself; one at work is told to."""
+        assert worker.process.stdin is not None
+        with contextlib.suppress(OSError):
+            worker.process.stdin.close()
+        if worker.job is not None:
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.terminate()
+
     def _dismiss(self, worker: _Worker) -> None:
-        """A worker that nobody speaks to ends its script and itself."""
+        self._tell_to_end(worker)
         self._workers.remove(worker)
         process = worker.process
         assert process.stdout is not None
         self._selector.unregister(process.stdout)
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        process.stdout.close()
         try:
             process.wait(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:

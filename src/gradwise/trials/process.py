@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -63,6 +64,7 @@ class Ended:
     """How a child ended: `exit` as `subprocess` has it (negative for a signal), what it printed where captured.
 
     `told` is the signal by which the user, or whoever runs this, told it to end (Ctrl-C is SIGINT); 0 if none did.
+    `processor` is what it and its own children took of the processor, in seconds; 0 where that isn't known.
     """
 
     exit: int
@@ -72,6 +74,13 @@ class Ended:
     stdout: str = ""
     stderr: str = ""
     problem: str = ""
+    processor: float = 0.0
+
+
+def used() -> float:
+    """What this process' ended children took of the processor so far, in seconds."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class Interrupted(Exception):
@@ -147,7 +156,7 @@ class _Run:
         self.asked: float | None = None
 
     def run(self) -> Ended:
-        began = time.monotonic()
+        began, before = time.monotonic(), used()
         try:
             with contextlib.ExitStack() as stack:
                 # Blocked, so that they wait to be received with word of who sent them; the child gets the old mask.
@@ -171,7 +180,7 @@ class _Run:
                 self.problem = f"gradwise could not start inside the script: {error.read_text()[:300]}"
             seconds = time.monotonic() - began
             return Ended(
-                child.returncode, seconds, self.timed_out, self.told, printed, complained, problem=self.problem
+                child.returncode, seconds, self.timed_out, self.told, printed, complained, self.problem, used() - before
             )
         finally:
             os.close(self._lock)
@@ -190,7 +199,7 @@ class _Run:
 
         def prepare() -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _die_with(supervisor)
+            die_with(supervisor)
 
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err} if self.own else {}
         return subprocess.Popen(
@@ -262,7 +271,7 @@ class _Run:
         child.wait()
 
 
-def _die_with(supervisor: int) -> None:
+def die_with(supervisor: int) -> None:
     """Let the kernel end the child if the supervisor is killed, as closing its terminal would."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -213,6 +213,7 @@ class Trial:
         problem: why it says nothing of its intervention, in words that complete "in a trial …"; "" where it does.
         isolation: whether `problem` is that the script can't be kept from reaching outside its copy.
         refused: whether `problem` is that the change can't be made in this script.
+        processor: the seconds it took of the processor; 0 where that isn't known.
     """
 
     recording: Recording
@@ -222,6 +223,7 @@ class Trial:
     problem: str = ""
     isolation: bool = False
     refused: bool = False
+    processor: float = 0.0
 
 
 @dataclass
@@ -304,7 +306,7 @@ class Runner:
         return self._run({"trace": dict(order)}, Intervention(), seed, timeout)
 
     def _run(self, wanted: Mapping[str, Any], intervention: Intervention, seed: int, timeout: float) -> Trial:
-        began = time.monotonic()
+        began, before = time.monotonic(), process.used()
         change = intervention.to_json()
         wished = replace(self.target, argv=(*self.target.argv, *self.extra))
         run = _run_of(wished, parent=self.parent, intervention=change, seed=seed)
@@ -335,6 +337,7 @@ class Runner:
             f"the script {violation}" if violation else _problem(ended, recording, intake),
             bool(violation),
             bool(recording.happened(REFUSED)) and not violation,
+            process.used() - before,
         )
 
     def _until_over(

@@ -86,11 +86,19 @@ class Job:
 
 def compiled(name: str, formula: Formula, dtype: torch.dtype, layerwise: bool = False) -> Kernel:
     """The kernel of a rule, from the disk cache if it was compiled before."""
-    real = DTYPES[dtype]
-    step = generated.addresses(name, _source(name, formula, real, True), ("run",))["run"]
-    if not layerwise:
-        return Kernel(step, 0)
-    return Kernel(step, generated.addresses(f"{name}-measure", _source(name, formula, real, False), ("run",))["run"])
+    key = name, formula.text, dtype, layerwise
+    if key not in _known:
+        real = DTYPES[dtype]
+        step = generated.addresses(name, _source(name, formula, real, True), ("run",))["run"]
+        measure = 0
+        if layerwise:
+            measure = generated.addresses(f"{name}-measure", _source(name, formula, real, False), ("run",))["run"]
+        _known[key] = Kernel(step, measure)
+    return _known[key]
+
+
+# Writing a kernel's text takes ten milliseconds: once, not for every group of every optimizer.
+_known: dict[tuple[str, str, torch.dtype, bool], Kernel] = {}
 
 
 @cache

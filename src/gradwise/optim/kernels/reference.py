@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -32,20 +32,35 @@ class Around(NamedTuple):
     ema: float = 0.0
 
 
+def length(x: Tensor) -> Any:
+    """‖x‖ as a number."""
+    return float(x.norm())
+
+
 def apply(
-    rule: Rule, p: Tensor, g: Tensor, states: Sequence[Any], settings: Mapping[str, Any], around: Around
+    rule: Rule,
+    p: Tensor,
+    g: Tensor,
+    states: Sequence[Any],
+    settings: Mapping[str, Any],
+    around: Around,
+    norm: Callable[[Tensor], Any] = length,
 ) -> tuple[Tensor, list[Any]]:
-    """New parameter and states; all tensors of one real floating type; states that don't exist are None."""
-    g = g * around.grad_scale if around.grad_scale != 1 else g
-    g = clamp(g, around.clip_value) if around.clip_value < math.inf else g
-    g = penalized(p, g, around.l2) if around.l2 else g
-    held = p * around.decay if around.decay != 1 else p
+    """New parameter and states; all tensors of one real floating type; states that don't exist are None.
+
+    Settings may be tensors that broadcast against the parameter: then each of its rows has settings of its own, and
+    `norm` gives the norm of each.
+    """
+    g = g * around.grad_scale if _matters(around.grad_scale, 1.0) else g
+    g = clamp(g, around.clip_value) if _matters(around.clip_value, math.inf) else g
+    g = penalized(p, g, around.l2) if _matters(around.l2, 0.0) else g
+    held = p * around.decay if _matters(around.decay, 1.0) else p
     settings = {k: settings[k] for k in rule.settings if k != "trust"}
     if rule.layerwise:
         moved, *_ = _results(rule.update(held, g, *states, **settings, trust=1.0))
-        settings["trust"] = trust(float(p.norm()), float((moved - p).norm()), float(settings["lr"]))
+        settings["trust"] = trust(norm(p), norm(moved - p), settings["lr"])
     new, *states = _results(rule.update(held, g, *states, **settings))
-    return (soft_threshold(new, around.threshold) if around.threshold else new), states
+    return (soft_threshold(new, around.threshold) if _matters(around.threshold, 0.0) else new), states
 
 
 def trust(length: Any, step: Any, lr: Any) -> Any:
@@ -57,6 +72,10 @@ def trust(length: Any, step: Any, lr: Any) -> Any:
 def average(e: Tensor, p: Tensor, weight: float) -> None:
     """Move an average of a parameter on, in place."""
     e.copy_(ema(e, p.to(e.dtype), 1 - weight))
+
+
+def _matters(value: Any, without: float) -> bool:
+    return isinstance(value, Tensor) or value != without
 
 
 def _results(values: Any) -> Sequence[Any]:

@@ -79,7 +79,8 @@ def radam(p: Any, g: Any, m: Any, v: Any, lr: Any, beta1: Any, beta2: Any, eps: 
     length = longest - 2 * t * beta2**t / (1 - beta2**t)
     known = length > 5
     safe = where(known, length, 6.0)
-    rectified = sqrt((safe - 4) * (safe - 2) * longest / ((longest - 4) * (longest - 2) * safe))
+    most = where(longest > 5, longest, 6.0)  # a short average (β₂ < 2/3) never gets there
+    rectified = sqrt((safe - 4) * (safe - 2) * most / ((most - 4) * (most - 2) * safe))
     share = where(known, 1.0, 0.0)
     root = sqrt(1 - beta2**t)
     step = (1 - share) + share * rectified * root / (sqrt(v) + eps)
