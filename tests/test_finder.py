@@ -57,12 +57,39 @@ def test_a_whole_step_of_ones_own() -> None:
     assert len(data["ramp"]["lr"]) == len(data["ramp"]["loss"]) == len(found.rates)
 
 
+def test_held_out_data_decides_where_it_is_given() -> None:
+    torch.manual_seed(1)
+    x, y = torch.randn(60, 30), torch.randn(60, 1)  # nothing to learn: what fits the rows only costs
+    model = torch.nn.Sequential(torch.nn.Linear(30, 64), torch.nn.Tanh(), torch.nn.Dropout(0.1), torch.nn.Linear(64, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    batches = list(zip(x[:40].split(10), y[:40].split(10), strict=True))
+    held = [(x[40:], y[40:])]
+    loss = torch.nn.functional.mse_loss
+    random = torch.get_rng_state()
+    trained, validated, called = (
+        gradwise.range_test(model, batches, loss, optimizer=optimizer, budget=600, horizon=300, validation=v)
+        for v in (None, held, lambda: loss(model(x[40:]), y[40:]))
+    )
+    assert (trained.metric, validated.metric, called.metric) == ("training loss", "validation loss", "validation loss")
+    assert trained.rate is not None
+    assert validated.rate is not None
+    assert validated.rate < trained.rate / 3
+    assert set(validated.validation) == set(validated.runs)
+    assert validated.to_json()["runs"][0]["validation"]
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(module.training for module in model.modules())
+
+
 def test_what_is_missing_is_said() -> None:
     model, optimizer, batches = surface()
     with pytest.raises(TypeError, match="a model needs batches and a loss"):
         gradwise.range_test(model, optimizer=optimizer)
     with pytest.raises(ValueError, match="60 at least"):
         gradwise.range_test(model, batches, torch.nn.functional.mse_loss, optimizer=optimizer, budget=5)
+    with pytest.raises(TypeError, match="validation is held-out batches"):
+        gradwise.range_test(lambda batch: None, batches, optimizer=optimizer, validation=batches)
+    with pytest.raises(ValueError, match="validation has no batches"):
+        gradwise.range_test(model, batches, torch.nn.functional.mse_loss, optimizer=optimizer, validation=[])
 
 
 def test_the_examples_in_the_docstrings() -> None:

@@ -26,7 +26,13 @@ def test_it_answers_for_the_script_as_it_is(tmp_path: Path) -> None:
     assert len(answer["ramp"]["lr"]) == len(answer["ramp"]["loss"])
     assert "plotly" in (tmp_path / "lr.html").read_text().lower()
     assert (tmp_path / "train.py").read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["lr.html", "lr.json", "train.py"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".gradwise", "lr.html", "lr.json", "train.py"]
+    (kept,) = json.loads(place.run("runs", "--json").stdout)
+    assert (kept["script"].endswith("train.py"), kept["steps"], kept["status"]) == (True, 0, "finished")
+    shown = json.loads(place.run("runs", "show", "--json", "last").stdout)
+    trials = shown["trials"]
+    assert len(trials) >= 2
+    assert all(t["intervention"]["lr"] for t in trials)
 
 
 EPOCHS = """
@@ -61,6 +67,59 @@ def test_other_ways_to_ramp_and_to_judge(tmp_path: Path, options: tuple[str, ...
     if options == ("--per", "epoch"):
         rates = answer["ramp"]["lr"]
         assert len(set(rates)) <= len(rates) // 2  # constant within an epoch
+
+
+def test_a_validation_loss_decides_and_says_so(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.write("epochs.py", EPOCHS)
+    place.run("lr", "-q", "--budget", "200", "--json", "lr.json", "--store", "kept.db", "epochs.py")
+    (answer,) = json.loads((tmp_path / "lr.json").read_text())["answers"]
+    assert answer["metric"] == "validation loss"
+    assert any("lowest validation loss" in words for words in answer["why"])
+    assert all(len(run["validation"]) >= 2 for run in answer["runs"])
+    assert (tmp_path / "kept.db").exists()
+
+
+RIVALS = """
+import torch
+torch.manual_seed(0)
+a, b = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+one, two = (torch.optim.SGD(m.parameters(), lr=0.01) for m in (a, b))
+for step in range(2000):
+    x = torch.randn(16, 2)
+    one.zero_grad()
+    (a(x) * b(x).detach()).mean().add((a(x) ** 2).mean()).backward()
+    one.step()
+    two.zero_grad()
+    (-a(x).detach() * b(x) + b(x) ** 2).mean().backward()
+    two.step()
+"""
+SEARCHES = """
+import torch
+x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+w = torch.zeros(3, requires_grad=True)
+optimizer = torch.optim.LBFGS([w], line_search_fn="strong_wolfe")
+def closure():
+    optimizer.zero_grad()
+    loss = ((x @ w - 1) ** 2).mean()
+    loss.backward()
+    return loss
+for _ in range(100):
+    optimizer.step(closure)
+"""
+
+
+@pytest.mark.parametrize(("script", "reason"), [(RIVALS, "in a GAN"), (SEARCHES, "line_search_fn='strong_wolfe'")])
+def test_where_losses_do_not_tell_it_is_inconclusive(tmp_path: Path, script: str, reason: str) -> None:
+    place = Place(tmp_path)
+    place.write("odd.py", script)
+    done = place.run("lr", "--budget", "90", "--which", "0", "--json", "lr.json", "odd.py")
+    assert done.returncode == 1
+    assert "inconclusive" in done.stdout
+    (answer,) = json.loads((tmp_path / "lr.json").read_text())["answers"]
+    assert answer["inconclusive"]
+    assert answer["lr"] is None
+    assert any(reason in words for words in answer["why"])
 
 
 def test_where_it_cannot_be_tried_it_says_why(tmp_path: Path) -> None:

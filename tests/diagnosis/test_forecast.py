@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diagnosis.descent import descend
-from gradwise.diagnosis.forecast import forecast, is_lost
+from gradwise.diagnosis.forecast import TRAINED, VALIDATED, forecast, is_lost, lost_of
+from gradwise.recording.recording import Series
 from gradwise.recording.signals import LOSS
 
 
@@ -55,3 +56,45 @@ def test_rates_that_diverge_bound_the_answer() -> None:
 def test_two_runs_must_hold() -> None:
     assert forecast(runs([0.1, 5.0]), 100) is None
     assert forecast({}, 100) is None
+
+
+def overfitted(rate: float, steps: np.ndarray) -> np.ndarray:
+    """A held-out loss that falls with the path and rises again where it has become long."""
+    path = rate * steps
+    return 1 / (1 + path / 0.05) + 0.3 * np.log1p(path / 5)
+
+
+def test_a_validation_loss_that_rises_again_wants_a_lower_rate() -> None:
+    plain = {rate: 1 / (1 + rate * np.arange(200) / 0.05) for rate in (0.002, 0.01, 0.05, 0.25)}
+    at = np.arange(20, 201, 20)
+    judged = {rate: Series(at, overfitted(rate, at)) for rate in plain}
+    by_training, by_validation = forecast(plain, 700), forecast(plain, 700, validation=judged)
+    assert by_training is not None and by_validation is not None  # noqa: PT018
+    assert (by_training.metric, by_validation.metric) == (TRAINED, VALIDATED)
+    grid = np.geomspace(1e-4, 0.25, 200)
+    best = grid[int(np.argmin(overfitted(grid, np.array(700))))]
+    assert abs(np.log10(by_validation.rate / best)) < 0.4
+    assert by_training.rate > 3 * by_validation.rate
+
+
+def test_too_few_validation_losses_do_not_decide() -> None:
+    plain = runs(RATES, **SURFACE)
+    once = {rate: Series(np.array([100]), np.array([1.0])) for rate in plain}
+    some = {rate: Series(np.arange(20, 150, 20), np.ones(7)) for rate in list(plain)[:-1]}
+    for validation in (once, some):
+        found = forecast(plain, 500, validation=validation)
+        assert found is not None
+        assert found.metric == TRAINED
+
+
+def test_an_explosion_among_batches_without_loss_is_seen() -> None:
+    calm = np.random.default_rng(0).uniform(0, 2, 200) * (np.arange(200) < 100)
+    wild = np.where(np.arange(200) % 2, 0.0, 1.05 ** np.arange(200))
+    assert lost_of({0.01: calm, 1.0: wild}) == (1.0,)
+
+
+def test_momentum_is_known_to_swing() -> None:
+    found = forecast(runs([1e-4, 3e-3, 5e-2], 260, momentum=0.99, largest=10.0, smallest=0.1), 700, 0.99)
+    assert found is not None
+    ends = {r: runs([r], 700, momentum=0.99, largest=10.0, smallest=0.1)[r][-100:].mean() for r in (1e-4, found.rate)}
+    assert ends[found.rate] < 0.5 * ends[1e-4]

@@ -282,8 +282,8 @@ class _Test:
 
     def _following(self) -> float | None:
         """The rate to try next: the forecast's best, or next to it if that has been tried."""
-        if self.few and (beyond := self._beyond()) is not None:
-            return beyond
+        if self.few and (further := self._beyond()) is not None:
+            return further
         found = self._forecast(self.wide)
         if found is None:
             held = sorted(set(self.runs) - set(lost_of(self.runs)))
@@ -301,10 +301,13 @@ class _Test:
         length = min(map(len, self.runs.values()))
         ends = {rate: float(losses[length - max(1, length // 4) : length].mean()) for rate, losses in self.runs.items()}
         lost = lost_of(self.runs)
-        best = min((rate for rate in ends if rate not in lost), key=ends.__getitem__, default=None)
+        held = [rate for rate in ends if rate not in lost]
+        if not held:
+            return None
+        best = min(held, key=ends.__getitem__)
         if best == max(ends):
-            return best * 10**self.wide
-        return best / 10**self.wide if best is not None and best == min(ends) and len(ends) > 1 else None
+            return float(best * 10**self.wide)
+        return float(best / 10**self.wide) if best == min(ends) else None
 
     # the answer
 
