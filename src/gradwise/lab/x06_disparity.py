@@ -216,7 +216,7 @@ def _fades(runs: Runs) -> Statement:
     )
     signs = [e.above_zero for e in lost.values()]
     held = True if all(signs) else False if False in signs else None
-    return Statement(f"... early only: (b) then grows, by a factor of {later}", held)
+    return Statement(f"... early only: (b) grows again, later to {later}", held)
 
 
 def tables(runs: Runs) -> list[Table]:
