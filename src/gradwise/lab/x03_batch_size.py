@@ -41,7 +41,7 @@ WAY = 25.0
 RANDOM, ZERO = "saddle, biases as drawn", "saddle, all zero"
 SINGLE = f"{RANDOM}, all rows, single precision"
 # To have left a poor minimum is to be at least this share of the way from there to the best minimum found.
-SHARE = 0.05
+SHARE = 0.1
 
 
 def cells(quick: bool) -> list[Cell]:

@@ -37,7 +37,7 @@ ALL = 10**9
 RATE = 0.01  # on plateau and saddle: the rate that D2 says to begin with
 OUT = 0.9  # of the saddle's loss: below it the saddle is left
 # To end in better minima is to be at least this share of the way from descent's mean to the best one.
-SHARE = 0.05
+SHARE = 0.1
 NEAR = 0.05  # of the same way: so near to the best minimum is in it
 
 
