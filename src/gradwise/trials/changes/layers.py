@@ -16,9 +16,9 @@ _NO_LAYER = "none of the script's modules has a hidden activation"
 
 
 class Activation(Change):
-    """Another activation in hidden layers."""
+    """Another activation in hidden layers; where it is the one that is there, nothing changes."""
 
-    wanting = f"{_NO_LAYER} but the one to be put there"
+    wanting = _NO_LAYER
 
     def install(self) -> None:
         """Act in the place of hidden activations."""
@@ -26,7 +26,7 @@ class Activation(Change):
         self._function = self.stage.hidden.originals[self.value]
 
     def _apply(self, site: Site, given: Any, _: Any) -> Any:
-        self.found += site.name != self.value
+        self.found += 1
         return self._function(given)
 
 
