@@ -11,6 +11,19 @@ from servers import PostgreSQL, RayCluster
 # one another's threads most of the time, which makes a one-second script take a minute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Fixtures of a module that take many seconds: all tests that need one go to the same of pytest's processes, which makes
+# it once.
+COSTLY = frozenset({"sick", "visit", "known", "plain", "tried", "stubborn"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests into groups by the costly fixtures of their module."""
+    for item in items:
+        if COSTLY & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 # Tests that need one of these are marked `xdist_group`, so that one of pytest's processes starts it for all.
 
 

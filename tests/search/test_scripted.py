@@ -128,6 +128,7 @@ def test_a_worker_that_dies_loses_its_run_only(known: tuple[Scripted, Result]) -
 def test_a_worker_that_hangs_is_replaced(known: tuple[Scripted, Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradwise.search.scripted._LATE", 0.5)
     monkeypatch.setattr("gradwise.search.workers._PATIENCE", 0.5)
+    monkeypatch.setattr("gradwise.search.workers._START_UP", 0.5)
     scripted, _ = known
     engine = LocalProcesses(replace(scripted.task, timeout=1.0), 2)
     try:
