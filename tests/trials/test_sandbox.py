@@ -24,54 +24,78 @@ print(json.dumps(state()))
 """
 
 
+# What scripts do to the files in their folder; each in a folder of its own, all in one script.
+DEEDS = [
+    # resumes from its checkpoint
+    "p = Path('last.ckpt'); n = int(p.read_text()) if p.exists() else 0; print(n); p.write_text(str(n + 9))",
+    "p = Path('old.txt'); print(p.read_text()); p.write_text('overwritten')",
+    "f = open('old.txt', 'a'); print(f.tell()); f.write('more')",
+    "f = open('old.txt', 'r+'); print(f.read()); f.seek(0); f.write('changed')",
+    "os.remove('old.txt'); os.rmdir('empty')",
+    "os.rename('old.txt', 'new.txt'); open('new.txt', 'a').write('x')",
+    "os.rename('runs', 'runs.bak'); os.makedirs('runs'); open('runs.bak/1/log', 'a').write('x')",
+    "import shutil; shutil.rmtree('runs'); os.makedirs('runs/2'); open('runs/2/log', 'w').write('x')",
+    "open('tmp', 'w').write('x'); os.replace('tmp', 'old.txt')",
+    "os.symlink('old.txt', 'link'); open('link', 'w').write('x')",
+    "os.link('old.txt', 'twin'); open('twin', 'w').write('x')",
+    "os.chmod('old.txt', 0o600); os.utime('old.txt'); print(oct(os.stat('old.txt').st_mode))",
+    "os.truncate('old.txt', 1)",
+    "os.makedirs('a/b/c', exist_ok=True); open('a/b/c/d', 'w').write('x'); print(len(list(Path('a').rglob('*'))))",
+    "os.chdir('runs'); open('here', 'w').write('x'); os.chdir('..')",
+    "import tempfile; d = tempfile.mkdtemp(); open(d + '/x', 'w').write('x')",
+    "import tempfile; p = Path(tempfile.gettempdir(), 'gw-test-fixed'); print(p.exists()); p.write_text('x')",
+    "import sqlite3; c = sqlite3.connect('log.db'); c.execute('create table t (a)');"
+    "c.execute('insert into t values (1)'); c.commit(); print(len(c.execute('select * from t').fetchall()))",
+    "os.system('mkdir -p made/by/shell; touch old.txt; rm -rf runs'); import subprocess; subprocess.run(['uname'])",
+    "open('big', 'r+b').write(b'new'); print(open('big', 'rb').read(5))",
+    "open('runs/1/log', 'w').write('x'); print(open('runs/1/log').read())",
+    "open('linked/x', 'w').write('x'); print(sorted(os.listdir('linked')))",
+]
+EACH = """
+home = os.getcwd()
+for k, deed in enumerate(deeds):
+    os.chdir(os.path.join(home, str(k)))
+    print(k, json.dumps(state()))
+    exec(deed, dict(os=os, Path=Path))
+    os.chdir(home)
+"""
+
+
+def furnish(folder: Path, elsewhere: Path, big: bool) -> None:
+    write(folder / "old.txt", "old")
+    write(folder / "runs" / "1" / "log", "1")
+    (folder / "empty").mkdir()
+    if big:
+        (folder / "big").write_bytes(b"0" * (2 << 20))
+    write(elsewhere / "y", "y")
+    (folder / "linked").symlink_to(elsewhere)
+
+
+def test_trials_start_where_the_watched_run_started(doctor: Doctor) -> None:
+    for k, deed in enumerate(DEEDS):
+        furnish(doctor.work / str(k), doctor.home / "elsewhere" / str(k), "big" in deed)
+    try:
+        doctor.same(STATE.replace("if p.is_file()", 'if p.is_file() and p.name != "big"') + f"deeds = {DEEDS!r}" + EACH)
+    finally:
+        Path("/tmp/gw-test-fixed").unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize(
     "deed",
     [
-        # resumes from its checkpoint
-        "p = Path('last.ckpt'); n = int(p.read_text()) if p.exists() else 0; print(n); p.write_text(str(n + 9))",
-        "p = Path('old.txt'); print(p.read_text()); p.write_text('overwritten')",
-        "f = open('old.txt', 'a'); print(f.tell()); f.write('more')",
-        "f = open('old.txt', 'r+'); print(f.read()); f.seek(0); f.write('changed')",
-        "os.remove('old.txt'); os.rmdir('empty')",
-        "os.rename('old.txt', 'new.txt'); open('new.txt', 'a').write('x')",
-        "os.rename('runs', 'runs.bak'); os.makedirs('runs'); open('runs.bak/1/log', 'a').write('x')",
-        "import shutil; shutil.rmtree('runs'); os.makedirs('runs/2'); open('runs/2/log', 'w').write('x')",
-        "open('tmp', 'w').write('x'); os.replace('tmp', 'old.txt')",
-        "os.symlink('old.txt', 'link'); open('link', 'w').write('x')",
-        "os.link('old.txt', 'twin'); open('twin', 'w').write('x')",
-        "os.chmod('old.txt', 0o600); os.utime('old.txt'); print(oct(os.stat('old.txt').st_mode))",
-        "os.truncate('old.txt', 1)",
-        "os.makedirs('a/b/c', exist_ok=True); open('a/b/c/d', 'w').write('x'); print(len(list(Path('a').rglob('*'))))",
         "(Path(__file__).resolve().parent / 'beside').write_text('x')",
         "(Path(__file__).resolve().parents[1] / 'above').write_text('x')",
         "Path('../neighbour').mkdir(exist_ok=True); Path('../neighbour/x').write_text('x')",
-        "os.chdir('runs'); open('here', 'w').write('x'); os.chdir('..')",
-        "import tempfile; d = tempfile.mkdtemp(); open(d + '/x', 'w').write('x')",
-        "import tempfile; p = Path(tempfile.gettempdir(), 'gw-test-fixed'); print(p.exists()); p.write_text('x')",
-        "import sqlite3; c = sqlite3.connect('log.db'); c.execute('create table t (a)');"
-        "c.execute('insert into t values (1)'); c.commit(); print(len(c.execute('select * from t').fetchall()))",
-        "os.system('mkdir -p made/by/shell; touch old.txt; rm -rf runs'); import subprocess; subprocess.run(['uname'])",
-        "open('big', 'r+b').write(b'new'); print(open('big', 'rb').read(5))",
-        "open('runs/1/log', 'w').write('x'); print(open('runs/1/log').read())",
-        "open('linked/x', 'w').write('x'); print(sorted(os.listdir('linked')))",
         "import helper; helper.save()",
     ],
 )
 def test_a_trial_starts_where_the_watched_run_started(doctor: Doctor, deed: str) -> None:
-    write(doctor.work / "old.txt", "old")
-    write(doctor.work / "runs" / "1" / "log", "1")
-    (doctor.work / "empty").mkdir()
-    (doctor.work / "big").write_bytes(b"0" * (2 << 20))
-    write(doctor.home / "elsewhere" / "y", "y")
-    (doctor.work / "linked").symlink_to(doctor.home / "elsewhere")
+    furnish(doctor.work, doctor.home / "elsewhere", big=False)
     write(
         doctor.work / "helper.py",
         "from pathlib import Path\ndef save(): Path(__file__).with_name('saved').write_text('x')",
     )
-    try:
-        doctor.same(STATE.replace("if p.is_file()", 'if p.is_file() and p.name != "big"') + deed)
-    finally:
-        Path("/tmp/gw-test-fixed").unlink(missing_ok=True)
+    doctor.same(STATE + deed)
 
 
 @pytest.mark.parametrize("confine", [True, False], ids=["with Landlock", "without"])
