@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lr_tasks import RULES, STEPS, TASKS, Task, hessian, train  # type: ignore[import-not-found]
+from lr_tasks import RULES, STEPS, TASKS, Task, train  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
 from gradwise import optim
 from gradwise.diagnosis.suggestion import Suggestion
+from gradwise.lab.p01_quadratic_deep import PUBLISHED, hessian
 from gradwise.recording.recording import EMPTY, Series
 from gradwise.schedules import Schedule
 from gradwise.search.rates import Budget, Run, range_test
@@ -38,11 +39,6 @@ GRID = Path(__file__).parent / "lr_grid.json"
 RANGES = {"sgd": (-4.0, 1.5), "momentum 0.9": (-5.0, 0.75), "momentum 0.99": (-6.0, 0.0), "adam": (-5.0, 0.5)}
 MOMENTA = {"sgd": 0.0, "momentum 0.9": 0.9, "momentum 0.99": 0.99, "adam": 0.9}
 GRID_SEEDS = 5
-PUBLISHED = {
-    "sgd": (1.6e-2, 87.3975, 0.1603),
-    "momentum 0.99": (2.5e-3, 87.0450, 0.0239),
-    "adam": (4e-2, 87.1119, 0.0230),
-}
 Floats = NDArray[np.float64]
 
 
@@ -207,7 +203,7 @@ def reproduce() -> None:
         for seed in range(10):
             theta = torch.nn.Parameter(torch.ones(100))
             momentum = 0.99 if rule.startswith("momentum") else 0.0
-            optimizer = optim.Adam([theta], lr=lr) if rule == "adam" else optim.SGD([theta], lr=lr, momentum=momentum)
+            optimizer = optim.Adam([theta], lr=lr) if rule == "Adam" else optim.SGD([theta], lr=lr, momentum=momentum)
             for rows in task.order(seed, STEPS):
                 mean = x[rows].mean(0)
                 with torch.no_grad():

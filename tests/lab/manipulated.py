@@ -23,6 +23,16 @@ def altered(runs: Runs, change: Callable[[str, int, dict[str, Any]], None]) -> d
     return found
 
 
+def updated(runs: Runs, cell: str, **changes: Any) -> dict[str, dict[int, Any]]:
+    """A copy in which one cell's measures are others, for all seeds."""
+    return altered(runs, lambda name, seed, measures: measures.update(changes if name == cell else {}))
+
+
+def held(experiment: Experiment, runs: Runs) -> list[bool | None]:
+    """Of each statement of the judgement, whether it held."""
+    return [s.held for s in experiment.judge(runs).statements]
+
+
 def statement(experiment: Experiment, runs: Runs, part: str) -> Statement:
     """The one statement of the judgement whose text has `part` in it."""
     found = [s for s in experiment.judge(runs).statements if part in s.text]

@@ -18,6 +18,7 @@ from gradwise.lab.stuck import Starts, at_saddle
 from gradwise.lab.training import seeded
 from gradwise.lab.x03_batch_size import ALL, EXPERIMENT, RANDOM, SINGLE, SIZES, WAY, ZERO
 from gradwise.optim import SGD
+from lab.manipulated import held, updated
 
 pytest.importorskip("sklearn")
 BENCH = Bench(quick=True)
@@ -106,19 +107,12 @@ def runs() -> Any:
     return made
 
 
-def held(seen: Any) -> list[bool | None]:
-    return [s.held for s in EXPERIMENT.judge(seen).statements]
-
-
 def test_the_judgement_turns_with_what_was_measured() -> None:
-    assert held(runs()) == [True] * 8
+    assert held(EXPERIMENT, runs()) == [True] * 8
     assert EXPERIMENT.judge(runs()).word == "holds"
 
     def changed(cell: str, **changes: Any) -> list[bool | None]:
-        seen = copy.deepcopy(runs())
-        for m in seen[cell].values():
-            m.update(changes)
-        return held(seen)
+        return held(EXPERIMENT, updated(runs(), cell, **changes))
 
     assert changed("noise", slope=-1.0)[0] is False
     assert changed("descent, one row, own rate", rises=0.1)[2] is False
@@ -132,7 +126,7 @@ def test_the_judgement_turns_with_what_was_measured() -> None:
         for name in (cell, f"{RANDOM}, one row", f"{RANDOM}, 32 rows"):
             for seed in stuck[name]:
                 stuck[name][seed] = {**stuck[name][seed], "out": None}
-    assert held(stuck)[5] is False
+    assert held(EXPERIMENT, stuck)[5] is False
 
 
 def test_conditions_are_told() -> None:

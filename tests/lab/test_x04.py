@@ -12,6 +12,7 @@ import torch
 
 from gradwise.lab.experiment import Bench
 from gradwise.lab.x04_momentum import ADDED, AVERAGED, DESCENT, EXPERIMENT, MU, RATE, RULES, _depths, widest
+from lab.manipulated import held, updated
 
 BENCH = Bench(quick=True)
 
@@ -76,18 +77,11 @@ def runs() -> Any:
     return {cell: dict.fromkeys((1, 2, 3), m) for cell, m in one.items()}
 
 
-def held(seen: Any) -> list[bool | None]:
-    return [s.held for s in EXPERIMENT.judge(seen).statements]
-
-
 def test_the_judgement_turns_with_what_was_measured() -> None:
-    assert held(runs()) == [True] * 10
+    assert held(EXPERIMENT, runs()) == [True] * 10
 
     def changed(cell: str, **changes: Any) -> list[bool | None]:
-        seen = copy.deepcopy(runs())
-        for m in seen[cell].values():
-            m.update(changes)
-        return held(seen)
+        return held(EXPERIMENT, updated(runs(), cell, **changes))
 
     assert changed("plateau", **{AVERAGED: [False, False]})[1] is False
     assert changed("saddle", **{ADDED: 110})[2] is False
@@ -99,7 +93,7 @@ def test_the_judgement_turns_with_what_was_measured() -> None:
     seen = copy.deepcopy(runs())
     for seed, steps in ((1, 50), (2, 100), (3, 200)):
         seen["saddle"][seed] = {**seen["saddle"][seed], ADDED: steps}
-    assert held(seen)[2] is None
+    assert held(EXPERIMENT, seen)[2] is None
 
 
 def test_a_ball_that_leaves_good_minima_too_is_a_condition() -> None:

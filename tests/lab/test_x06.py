@@ -9,6 +9,7 @@ import torch
 
 from gradwise.lab.experiment import Bench
 from gradwise.lab.x06_disparity import BOTH, CURES, EXPERIMENT, INITIALIZED, NONE, NORMALIZED, RMSPROP, disparities
+from lab.manipulated import held
 
 pytest.importorskip("sklearn")
 
@@ -48,23 +49,19 @@ def runs(**ratios: dict[str, float]) -> Any:
     return made
 
 
-def held(seen: Any) -> list[bool | None]:
-    return [s.held for s in EXPERIMENT.judge(seen).statements]
-
-
 def test_the_judgement_turns_with_what_was_measured() -> None:
     assert len(CURES) == 3
-    assert held(runs()) == [True] * 13
+    assert held(EXPERIMENT, runs()) == [True] * 13
     assert EXPERIMENT.judge(runs()).word == "holds"
     small = dict.fromkeys("abc", 5.0)
-    assert held(runs(**{NONE: small}))[:3] == [False, False, False]
-    assert held(runs(**{NORMALIZED: {"a": 5e3}}))[3] is False
-    assert held(runs(**{NORMALIZED: {"c": 2.0}}))[4:6] == [True, False]
-    assert held(runs(later={"b": 5.0}))[7] is False
-    assert held(runs(**{INITIALIZED: {"a": 2.0}}))[8] is False
-    assert held(runs(**{RMSPROP: {"b": 5e3}}))[11] is False
+    assert held(EXPERIMENT, runs(**{NONE: small}))[:3] == [False, False, False]
+    assert held(EXPERIMENT, runs(**{NORMALIZED: {"a": 5e3}}))[3] is False
+    assert held(EXPERIMENT, runs(**{NORMALIZED: {"c": 2.0}}))[4:6] == [True, False]
+    assert held(EXPERIMENT, runs(later={"b": 5.0}))[7] is False
+    assert held(EXPERIMENT, runs(**{INITIALIZED: {"a": 2.0}}))[8] is False
+    assert held(EXPERIMENT, runs(**{RMSPROP: {"b": 5e3}}))[11] is False
 
     open_ = runs()
     for seed, ratio in ((1, 3.0), (2, 100.0), (3, 9e3)):
         open_[f"wine, {RMSPROP}"][seed] = {**open_[f"wine, {RMSPROP}"][seed], "c": [ratio, ratio]}
-    assert held(open_)[12] is None
+    assert held(EXPERIMENT, open_)[12] is None

@@ -11,6 +11,7 @@ import torch
 from gradwise import optim
 from gradwise.lab.experiment import Bench
 from gradwise.lab.x10_rare_features import EXPERIMENT, LONG, RULES, _rates
+from lab.manipulated import held, updated
 
 pytest.importorskip("sklearn")
 
@@ -66,19 +67,12 @@ def runs() -> Any:
     return made
 
 
-def held(seen: Any) -> list[bool | None]:
-    return [s.held for s in EXPERIMENT.judge(seen).statements]
-
-
 def test_the_judgement_turns_with_what_was_measured() -> None:
-    assert held(runs()) == [True] * 10
+    assert held(EXPERIMENT, runs()) == [True] * 10
     assert EXPERIMENT.judge(runs()).word == "holds"
 
     def changed(cell: str, **changes: Any) -> list[bool | None]:
-        seen = copy.deepcopy(runs())
-        for m in seen[cell].values():
-            m.update(changes)
-        return held(seen)
+        return held(EXPERIMENT, updated(runs(), cell, **changes))
 
     assert changed("features, Adagrad", rates=0.5)[0] is False
     assert changed("features, SGD", steps=8.0)[1] is False
@@ -92,4 +86,4 @@ def test_the_judgement_turns_with_what_was_measured() -> None:
     seen = copy.deepcopy(runs())
     for seed, last in ((1, 1.8), (2, 1.9), (3, 2.0)):
         seen[long][seed] = {**seen[long][seed], "losses": [3.0, 2.0, 1.9, last]}
-    assert held(seen)[7] is None
+    assert held(EXPERIMENT, seen)[7] is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradwise.lab.writing import replacing
+
 
 def save(path: Path, state: Any) -> None:
     """Write nested dicts and lists of tensors, numbers and text; the file is replaced as a whole or not at all."""
     tensors: list[Tensor] = []
     text = json.dumps(_coded(state, tensors))
     arrays = {f"t{k}": t.detach().cpu().numpy() for k, t in enumerate(tensors)}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
+    with replacing(path) as file:
         np.savez(file, allow_pickle=False, state=np.array(text), **arrays)
-    part.replace(path)
 
 
 def load(path: Path) -> Any:

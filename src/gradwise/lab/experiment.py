@@ -125,6 +125,11 @@ class Experiment:
     minutes: tuple[float, float] = (1, 10)
 
 
+def measured(runs: Runs, cell: str, what: str) -> list[Any]:
+    """A measure of a cell, seed by seed."""
+    return [runs[cell][seed][what] for seed in sorted(runs[cell])]
+
+
 def conclude(statements: Sequence[Statement], why: str = "") -> Verdict:
     """The verdict that follows from its statements.
 

@@ -9,7 +9,6 @@ import csv
 import gzip
 import importlib.util
 import io
-import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gradwise.lab.writing import replacing
+from gradwise.optim.kernels.generated import cache_folder
 
 Array = np.ndarray[Any, Any]
 
@@ -55,11 +57,9 @@ class Images:
     note: str = ""
 
 
-def folder(data_dir: Path | None) -> Path:
-    """Where what was decoded or downloaded is kept: `GRADWISE_CACHE`, else `gradwise/` in the user's cache folder."""
-    home = os.environ.get("GRADWISE_CACHE")
-    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradwise"
-    return base / "data"
+def folder() -> Path:
+    """Where what was decoded or downloaded is kept."""
+    return cache_folder() / "data"
 
 
 def images(name: str, data_dir: Path | None) -> Images:
@@ -192,14 +192,11 @@ def _records(batches: list[bytes], place: Path) -> Images:
 def _decoded(archive: Path) -> Images:
     """CIFAR-10 from {train,test}/<class>/NNNN.jpg in a tar; decoded once and kept as arrays in the cache."""
     stat = archive.stat()
-    kept = folder(None) / f"cifar10-{stat.st_size}-{stat.st_mtime_ns}.npz"
+    kept = folder() / f"cifar10-{stat.st_size}-{stat.st_mtime_ns}.npz"
     if not kept.is_file():
         arrays = _decode(archive)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
+        with replacing(kept) as file:
             np.savez(file, allow_pickle=False, **arrays)
-        part.replace(kept)
     with np.load(kept, allow_pickle=False) as arrays:
         return Images(**{key: arrays[key] for key in _ARRAYS}, note=_JPEG_NOTE)
 
@@ -239,7 +236,7 @@ def _downloaded(name: str) -> Images | None:
     parts: list[Array] = []
     for train in (True, False):
         try:
-            kept = made(str(folder(None)), train=train, download=True)
+            kept = made(str(folder()), train=train, download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"torchvision could not fetch {_TITLES[name]} ({error}); name a folder with --data-dir"

@@ -12,7 +12,18 @@ import torch
 from torch import Tensor
 
 from gradwise.lab.drawing import dots
-from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
+from gradwise.lab.experiment import (
+    Bench,
+    Cell,
+    Experiment,
+    Measures,
+    Runs,
+    Statement,
+    Table,
+    Verdict,
+    conclude,
+    measured,
+)
 from gradwise.lab.statistics import estimate
 from gradwise.optim import SGD, Adam
 
@@ -102,21 +113,17 @@ def judge(runs: Runs) -> Verdict:
     """A figure is reproduced where ours is as near to it as the larger deviation."""
     statements = []
     for rule, (_, theirs, spread) in PUBLISHED.items():
-        ours = estimate(_losses(runs, rule))
+        ours = estimate(measured(runs, rule, "test loss"))
         text = f"{rule}: {ours.mean:.4f} ± {ours.spread:.4f}, published {theirs:.4f} ± {spread:.4f}."
         statements.append(Statement(text, abs(ours.mean - theirs) <= max(ours.spread, spread) if ours.n > 1 else None))
     return conclude(statements)
-
-
-def _losses(runs: Runs, rule: str) -> list[float]:
-    return [runs[rule][seed]["test loss"] for seed in sorted(runs[rule])]
 
 
 def tables(runs: Runs) -> Sequence[Table]:
     """Published and ours."""
     rows = [["", "rate", "published", "ours", "difference"]]
     for rule, (lr, theirs, spread) in PUBLISHED.items():
-        ours = estimate(_losses(runs, rule))
+        ours = estimate(measured(runs, rule, "test loss"))
         rows.append(
             [rule, f"{lr:g}", f"{theirs:.4f} ± {spread:.4f}", f"{ours.mean:.4f} ± {ours.spread:.4f}",
              f"{ours.mean - theirs:+.4f}"]
@@ -128,7 +135,7 @@ def figures(runs: Runs) -> Mapping[str, go.Figure]:
     """How far ours are from what was published."""
     drawn = {
         "ours − published": {
-            rule: [v - theirs for v in _losses(runs, rule)] for rule, (_, theirs, _) in PUBLISHED.items()
+            rule: [v - theirs for v in measured(runs, rule, "test loss")] for rule, (_, theirs, _) in PUBLISHED.items()
         }
     }
     figure = dots("test loss, minus the published", drawn)

@@ -11,7 +11,18 @@ from torch import nn
 from gradwise.lab import checkpoint, files
 from gradwise.lab.data import Split, load
 from gradwise.lab.drawing import lines
-from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
+from gradwise.lab.experiment import (
+    Bench,
+    Cell,
+    Experiment,
+    Measures,
+    Runs,
+    Statement,
+    Table,
+    Verdict,
+    conclude,
+    measured,
+)
 from gradwise.lab.statistics import estimate
 from gradwise.lab.training import History, evaluate, fit, seeded
 from gradwise.optim import Adam
@@ -104,17 +115,17 @@ def _data(bench: Bench) -> tuple[Split, Split, str]:
 
 def judge(runs: Runs) -> Verdict:
     """Near the published figures, or nothing to say."""
-    if _of(runs, next(iter(runs)), "data")[0] == "digits":
+    if measured(runs, next(iter(runs)), "data")[0] == "digits":
         return conclude(
             [Statement("The published figure is of Fashion-MNIST; the quick form says nothing of it.", None)]
         )
-    ten = estimate(_of(runs, "10 epochs", "final"))
+    ten = estimate(measured(runs, "10 epochs", "final"))
     theirs = estimate(AFTER_TEN)
     near = abs(ten.mean - theirs.mean) <= max(ten.spread, theirs.spread) if ten.n > 1 else None
     said = f"{ten.mean:.4f} ± {ten.spread:.4f}, published {theirs.mean:.4f} ± {theirs.spread:.4f} (two seeds)"
     statements = [Statement(f"After 10 epochs: {said}.", near)]
     if "100 epochs" in runs:
-        ours = estimate(_of(runs, "100 epochs", "final"))
+        ours = estimate(measured(runs, "100 epochs", "final"))
         near = abs(ours.mean - PUBLISHED) <= ours.spread if ours.n > 1 else None
         statements.append(
             Statement(f"After 100 epochs: {ours.mean:.4f} ± {ours.spread:.4f}, published {PUBLISHED}.", near)
@@ -124,16 +135,12 @@ def judge(runs: Runs) -> Verdict:
     return conclude(statements)
 
 
-def _of(runs: Runs, cell: str, what: str) -> list[Any]:
-    return [runs[cell][seed][what] for seed in sorted(runs[cell])]
-
-
 def tables(runs: Runs) -> Sequence[Table]:
     """Ours beside the published ones."""
     published = {"10 epochs": ", ".join(f"{v:.4f}" for v in AFTER_TEN), "100 epochs": f"{PUBLISHED:.4f}"}
     rows = [["", "test accuracy", "spread", "each seed", "published"]]
     for cell in runs:
-        values = _of(runs, cell, "final")
+        values = measured(runs, cell, "final")
         found = estimate(values)
         spread = f"{found.spread:.4f}" if found.n > 1 else ""
         each = ", ".join(f"{v:.4f}" for v in values)
@@ -145,7 +152,7 @@ def figures(runs: Runs) -> Mapping[str, go.Figure]:
     """Test accuracy over the epochs."""
     drawn = {}
     for cell in runs:
-        curves = _of(runs, cell, "accuracy")
+        curves = measured(runs, cell, "accuracy")
         drawn[cell] = ([float(k) for k in range(1, len(curves[0]) + 1)], curves)
     figure = lines("epoch", "test accuracy", drawn)
     figure.update_layout(title="Test accuracy: median and range over seeds")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gradwise.lab.experiment import Cell, Measures
+from gradwise.lab.writing import replacing
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,9 @@ class Results:
     def keep(self, record: Record, cell: Cell) -> Record:
         """Write a run; it is there as a whole or not at all. What comes back is what will be read."""
         path = self._path(record.experiment, record.quick, cell, record.seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
         data = plain(record.to_json())
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(data, file, indent=1, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with replacing(path) as file:
+            file.write((json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
         self.checkpoint(record.experiment, record.quick, cell, record.seed).unlink(missing_ok=True)
         return Record.from_json(data)
 

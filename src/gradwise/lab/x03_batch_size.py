@@ -20,7 +20,18 @@ from gradwise import optim
 from gradwise.curvature import critical_point
 from gradwise.lab.data import Split, load
 from gradwise.lab.drawing import lines
-from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
+from gradwise.lab.experiment import (
+    Bench,
+    Cell,
+    Experiment,
+    Measures,
+    Runs,
+    Statement,
+    Table,
+    Verdict,
+    conclude,
+    measured,
+)
 from gradwise.lab.models import mlp
 from gradwise.lab.statistics import Estimate, estimate, paired
 from gradwise.lab.stuck import Starts, at_saddle, ordinary_rate
@@ -189,10 +200,6 @@ def _minima(settings: Mapping[str, Any], seed: int) -> Measures:
 # From here on: pure functions of what was measured.
 
 
-def _by_seed(runs: Runs, cell: str, key: str) -> list[Any]:
-    return [runs[cell][seed][key] for seed in sorted(runs[cell])]
-
-
 def _gain(runs: Runs, size: str, rate: float) -> Estimate:
     """How much further than all rows a batch size gets from the poorer half of the minima, of the way to the best."""
     shares = []
@@ -215,7 +222,7 @@ def judge(runs: Runs) -> Verdict:
 
 
 def _noise_falls(runs: Runs) -> Statement:
-    slope = estimate(_by_seed(runs, "noise", "slope"))
+    slope = estimate(measured(runs, "noise", "slope"))
     inside, outside = slope.low > -0.55 and slope.high < -0.45, slope.high < -0.55 or slope.low > -0.45
     text = f"The noise of the gradient falls as one over the root of the batch's size: as its power {slope}"
     return Statement(text, True if inside else False if outside else None)
@@ -224,7 +231,7 @@ def _noise_falls(runs: Runs) -> Statement:
 def _unstable(runs: Runs) -> list[Statement]:
     found = []
     for rate, what in (("shared", f"at one rate, {SHARED:g}"), ("own", "each at its own rate")):
-        rises = {name: _by_seed(runs, f"descent, {name}, {rate} rate", "rises") for name in SIZES}
+        rises = {name: measured(runs, f"descent, {name}, {rate} rate", "rises") for name in SIZES}
         more = [paired(rises["one row"], rises[other]).above_zero for other in ("32 rows", "all rows")]
         shares = ", ".join(f"{fmean(v):.0%} with {name}" for name, v in rises.items())
         text = f"SGD on one row is unstable ({what}): of its steps {shares} raise the loss of all"
@@ -289,17 +296,17 @@ def tables(runs: Runs) -> list[Table]:
     head = ["", "rate", "steps to half the loss", "rows seen", "ms a step (here)", "steps that raise the loss"]
     descent = [head]
     for cell in (c for c in runs if c.startswith("descent")):
-        steps, rows = ([v for v in _by_seed(runs, cell, key) if v is not None] for key in ("to target", "rows"))
+        steps, rows = ([v for v in measured(runs, cell, key) if v is not None] for key in ("to target", "rows"))
         late = len(runs[cell]) - len(steps)
-        rate, seconds = (median(_by_seed(runs, cell, key)) for key in ("rate", "seconds per step"))
+        rate, seconds = (median(measured(runs, cell, key)) for key in ("rate", "seconds per step"))
         counts = [f"{median(steps):,.0f}", f"{median(rows):,.0f}"] if not late else [f"{late} not there", ""]
-        rises = f"{fmean(_by_seed(runs, cell, 'rises')):.0%}"
+        rises = f"{fmean(measured(runs, cell, 'rises')):.0%}"
         descent.append([cell.removeprefix("descent, "), f"{rate:.2g}", *counts, f"{1000 * seconds:.2g}", rises])
     saddles = [["", "what it is", "least curvature", "gradient", "left after steps", "loss at the end"]]
     for cell in (c for c in runs if c.startswith("saddle")):
         first = next(iter(runs[cell].values()))
-        out = ", ".join("never" if step is None else f"{step}" for step in _by_seed(runs, cell, "out"))
-        end = f"{fmean(v[-1] for v in _by_seed(runs, cell, 'losses')):.3g}"
+        out = ", ".join("never" if step is None else f"{step}" for step in measured(runs, cell, "out"))
+        end = f"{fmean(v[-1] for v in measured(runs, cell, 'losses')):.3g}"
         saddles.append([cell, first["kind"], f"{first['lowest']:.3g}", f"{first['gradient']:.1g}", out, end])
     minima = [["", "further than all rows, of the way to the best minimum"]]
     for size in ("one row", "32 rows"):
@@ -313,13 +320,13 @@ def tables(runs: Runs) -> list[Table]:
 
 def figures(runs: Runs) -> dict[str, go.Figure]:
     """The noise by size; the loss from the saddle, over the way gone."""
-    noise = {"measured": (NOISE_SIZES, _by_seed(runs, "noise", "noise"))}
-    first = fmean(v[0] for v in _by_seed(runs, "noise", "noise"))
+    noise = {"measured": (NOISE_SIZES, measured(runs, "noise", "noise"))}
+    first = fmean(v[0] for v in measured(runs, "noise", "noise"))
     noise["1/√rows"] = (NOISE_SIZES, [[first / math.sqrt(size) for size in NOISE_SIZES]])
     escape = {}
     for place in (RANDOM, ZERO):
         for name in SIZES:
-            losses = _by_seed(runs, f"{place}, {name}", "losses")
+            losses = measured(runs, f"{place}, {name}", "losses")
             length = min(map(len, losses))
             escape[f"{place.removeprefix('saddle, ')}, {name}"] = (
                 [WAY * k / (length - 1) for k in range(length)], [v[:length] for v in losses],

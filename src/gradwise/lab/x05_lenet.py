@@ -12,7 +12,18 @@ import torch
 from gradwise.lab import checkpoint
 from gradwise.lab.data import Data, Split, load
 from gradwise.lab.drawing import lines
-from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
+from gradwise.lab.experiment import (
+    Bench,
+    Cell,
+    Experiment,
+    Measures,
+    Runs,
+    Statement,
+    Table,
+    Verdict,
+    conclude,
+    measured,
+)
 from gradwise.lab.models import lenet5
 from gradwise.lab.statistics import Estimate, estimate, paired
 from gradwise.lab.training import History, evaluate, fit, seeded
@@ -154,13 +165,13 @@ def judge(runs: Runs) -> Verdict:
     return conclude(statements)
 
 
-def _of(runs: Runs, cell: str, what: str = "test accuracy") -> list[Any]:
-    return [runs[cell][seed][what] for seed in sorted(runs[cell])]
+def _accuracies(runs: Runs, cell: str) -> list[float]:
+    return measured(runs, cell, "test accuracy")
 
 
 def _pairs(runs: Runs, rate: str) -> list[float]:
     """With the plateau minus without, seed by seed."""
-    both = zip(_of(runs, _NAMES[rate, True]), _of(runs, _NAMES[rate, False]), strict=True)
+    both = zip(_accuracies(runs, _NAMES[rate, True]), _accuracies(runs, _NAMES[rate, False]), strict=True)
     return [a - b for a, b in both]
 
 
@@ -196,7 +207,7 @@ def _jump(runs: Runs, rate: str) -> Statement:
 
 def _low_alone(runs: Runs) -> list[Statement]:
     low, high = _NAMES["low", False], _NAMES["high", False]
-    better = paired(_of(runs, low), _of(runs, high))
+    better = paired(_accuracies(runs, low), _accuracies(runs, high))
     later = paired(_epochs_of_lowest(runs, low), _epochs_of_lowest(runs, high))
     return [
         Statement(f"A low rate alone gets there too: its test accuracy is higher by {better}.", better.above_zero),
@@ -205,7 +216,7 @@ def _low_alone(runs: Runs) -> list[Statement]:
 
 
 def _epochs_of_lowest(runs: Runs, cell: str) -> list[float]:
-    return [float(_lowest(curve)) for curve in _of(runs, cell, "validation")]
+    return [float(_lowest(curve)) for curve in measured(runs, cell, "validation")]
 
 
 def _lowest(validation: Sequence[float | None]) -> int:
@@ -215,7 +226,7 @@ def _lowest(validation: Sequence[float | None]) -> int:
 
 
 def _decays(runs: Runs) -> Statement:
-    gains = {d: paired(_of(runs, d), _of(runs, "constant")) for d in DECAYS if d != "constant"}
+    gains = {d: paired(_accuracies(runs, d), _accuracies(runs, "constant")) for d in DECAYS if d != "constant"}
     said = "; ".join(f"{decay} {gain}" for decay, gain in gains.items())
     above = [decay for decay, gain in gains.items() if gain.above_zero]
     text = f"Decays by schedule raise Adam's test accuracy over a constant rate: {said}."
@@ -243,14 +254,14 @@ def tables(runs: Runs) -> Sequence[Table]:
     if "constant" in runs:
         third = [[*head, "minus constant"]]
         for decay in DECAYS:
-            gain = paired(_of(runs, decay), _of(runs, "constant"))
+            gain = paired(_accuracies(runs, decay), _accuracies(runs, "constant"))
             third.append([*_row(runs, decay), "" if decay == "constant" else str(gain)])
         found.append(Table("Decays at the high rate", third))
     return found
 
 
 def _row(runs: Runs, cell: str) -> list[str]:
-    values = _of(runs, cell)
+    values = _accuracies(runs, cell)
     lowest = estimate(_epochs_of_lowest(runs, cell))
     mean = estimate(values)
     return [cell, f"{mean.mean:.4f}", f"{mean.spread:.4f}", ", ".join(f"{v:.4f}" for v in values), f"{lowest.mean:.0f}"]
@@ -271,7 +282,7 @@ def figures(runs: Runs) -> Mapping[str, go.Figure]:
 
 def _curves(runs: Runs, cell: str, key: str) -> tuple[list[float], list[list[float]]]:
     """Epochs, and the curve of each seed; NaN where it had diverged."""
-    curves = _of(runs, cell, key)
+    curves = measured(runs, cell, key)
     epochs = max(map(len, curves))
     padded = [[math.nan if v is None else v for v in c] + [math.nan] * (epochs - len(c)) for c in curves]
     return [float(k) for k in range(1, epochs + 1)], padded

@@ -19,7 +19,18 @@ from gradwise import optim
 from gradwise.finder import range_test
 from gradwise.lab.data import DataError, load
 from gradwise.lab.drawing import dots, lines
-from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
+from gradwise.lab.experiment import (
+    Bench,
+    Cell,
+    Experiment,
+    Measures,
+    Runs,
+    Statement,
+    Table,
+    Verdict,
+    conclude,
+    measured,
+)
 from gradwise.lab.statistics import Estimate, estimate, paired
 from gradwise.lab.training import seeded
 
@@ -196,7 +207,7 @@ def _long(settings: Mapping[str, Any], seed: int, text: Text) -> Measures:
 
 
 def _logs(runs: Runs, cell: str, key: str) -> list[float]:
-    return [math.log10(runs[cell][seed][key]) for seed in sorted(runs[cell])]
+    return [math.log10(value) for value in measured(runs, cell, key)]
 
 
 def _times(log: Estimate) -> str:

@@ -11,7 +11,18 @@ from torch import Tensor, nn
 
 from gradwise.lab.data import load
 from gradwise.lab.drawing import lines
-from gradwise.lab.experiment import Bench, Cell, Experiment, Measures, Runs, Statement, Table, Verdict, conclude
+from gradwise.lab.experiment import (
+    Bench,
+    Cell,
+    Experiment,
+    Measures,
+    Runs,
+    Statement,
+    Table,
+    Verdict,
+    conclude,
+    measured,
+)
 from gradwise.lab.models import mlp, weights
 from gradwise.lab.statistics import Estimate, estimate, paired
 from gradwise.lab.training import fit, seeded
@@ -118,14 +129,11 @@ def _flat(tensors: Iterable[Tensor | None]) -> Tensor:
 # From here on: pure functions of what was measured.
 
 
-def _of(runs: Runs, cell: str, what: str) -> list[Any]:
-    return [runs[cell][seed][what] for seed in sorted(runs[cell])]
-
-
 def _miss(runs: Runs, what: str) -> list[float]:
     """How far a moment is off over the first steps, in decades, seed by seed."""
     return [
-        sum(abs(math.log10(max(share, 1e-6))) for share in shares[:EARLY]) / EARLY for shares in _of(runs, WITH, what)
+        sum(abs(math.log10(max(share, 1e-6))) for share in shares[:EARLY]) / EARLY
+        for shares in measured(runs, WITH, what)
     ]
 
 
@@ -136,7 +144,7 @@ def _mended(runs: Runs, what: str) -> Estimate:
 
 def _longer(runs: Runs) -> list[list[float]]:
     """Steps without the correction over those with it, by seed and mark."""
-    with_, without = _of(runs, WITH, "step"), _of(runs, WITHOUT, "step")
+    with_, without = measured(runs, WITH, "step"), measured(runs, WITHOUT, "step")
     return [[b / a for a, b in zip(ours, theirs, strict=False)] for ours, theirs in zip(with_, without, strict=True)]
 
 
@@ -153,9 +161,11 @@ def faded(marks: Sequence[int], factors: Sequence[float]) -> int | None:
 
 def judge(runs: Runs) -> Verdict:
     """Three sentences, and what the correction does to the steps."""
-    first = {what: estimate([shares[0] for shares in _of(runs, WITH, what)]) for what in ("m", "v")}
-    near = estimate([max(m[0], v[0]) - 0.5 for m, v in zip(_of(runs, WITH, "m"), _of(runs, WITH, "v"), strict=True)])
-    ends = [faded(at, f) for at, f in zip(_of(runs, WITH, "marks"), _of(runs, WITH, "factor"), strict=True)]
+    first = {what: estimate([shares[0] for shares in measured(runs, WITH, what)]) for what in ("m", "v")}
+    near = estimate(
+        [max(m[0], v[0]) - 0.5 for m, v in zip(measured(runs, WITH, "m"), measured(runs, WITH, "v"), strict=True)]
+    )
+    ends = [faded(at, f) for at, f in zip(measured(runs, WITH, "marks"), measured(runs, WITH, "factor"), strict=True)]
     statements = [
         Statement(
             f"Early moments are near zero: after the first step m is {first['m'].mean:.3g} of the gradient and v "
@@ -189,39 +199,40 @@ def judge(runs: Runs) -> Verdict:
 
 
 def _harm(runs: Runs, what: str) -> Estimate:
-    return paired(_of(runs, WITHOUT, what), _of(runs, WITH, what))
+    return paired(measured(runs, WITHOUT, what), measured(runs, WITH, what))
 
 
 def tables(runs: Runs) -> Sequence[Table]:
     """The shares at some steps, and steps and losses without the correction."""
-    at = _of(runs, WITH, "marks")[0]
+    at = measured(runs, WITH, "marks")[0]
     rows = [["step", "m", "m corrected", "v", "v corrected", "factor on the step", "step without / with"]]
     longer = _longer(runs)
     for step in (1, 2, 3, 5, 10, 100, 1000, at[-1]):
         k = at.index(step) if step in at else None
         if k is None:
             continue
-        shares = [f"{estimate([s[k] for s in _of(runs, WITH, what)]).mean:.3g}" for what in ("m", "m̂", "v", "v̂")]
+        shares = [f"{estimate([s[k] for s in measured(runs, WITH, what)]).mean:.3g}" for what in ("m", "m̂", "v", "v̂")]
         ratio = f"{estimate([r[k] for r in longer]).mean:.3g}" if k < min(map(len, longer)) else "–"
-        rows.append([f"{step:,}", *shares, f"{_of(runs, WITH, 'factor')[0][k]:.3g}", ratio])
+        rows.append([f"{step:,}", *shares, f"{measured(runs, WITH, 'factor')[0][k]:.3g}", ratio])
     losses = [["mean loss of", WITH, WITHOUT, "without − with, 95 % interval"]]
     for what, name in (("early loss", "steps 1 to 50"), ("later loss", "steps 300 to 500")):
-        means = [f"{estimate(_of(runs, cell, what)).mean:.4f}" for cell in (WITH, WITHOUT)]
+        means = [f"{estimate(measured(runs, cell, what)).mean:.4f}" for cell in (WITH, WITHOUT)]
         losses.append([name, *means, str(_harm(runs, what))])
     return [Table("Moments as a share of the plain means", rows), Table("What leaving it out does to the loss", losses)]
 
 
 def figures(runs: Runs) -> Mapping[str, go.Figure]:
     """The shares, and the lengths of steps."""
-    at = _of(runs, WITH, "marks")[0]
+    at = measured(runs, WITH, "marks")[0]
     drawn = {
-        f"{what}{', corrected' if '̂' in what else ''}": (at, _of(runs, WITH, what)) for what in ("m", "m̂", "v", "v̂")
+        f"{what}{', corrected' if '̂' in what else ''}": (at, measured(runs, WITH, what))
+        for what in ("m", "m̂", "v", "v̂")
     }
     shares = lines("step", "moment / plain mean", drawn, log_x=True, log_y=True)
     shares.update_layout(title="The moments as a share of what they estimate")
-    few = min(map(len, _of(runs, WITHOUT, "step")))
+    few = min(map(len, measured(runs, WITHOUT, "step")))
     lengths = {
-        cell: (at[:few], [steps[:few] for steps in _of(runs, cell, "step")]) for cell in (WITH, WITHOUT)
+        cell: (at[:few], [steps[:few] for steps in measured(runs, cell, "step")]) for cell in (WITH, WITHOUT)
     }  # fmt: skip
     steps = lines("step", "root mean square of a weight's step / η", lengths, log_x=True, log_y=True)
     steps.update_layout(title="How long steps are")

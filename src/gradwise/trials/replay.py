@@ -17,13 +17,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import perf_counter
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from gradwise.probes.patches import Patches
-from gradwise.probes.recorder import Recorder
 from gradwise.probes.tracked import Tracked
-from gradwise.probes.watcher import Watcher
+from gradwise.trials.rerun import Rerun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,33 +30,21 @@ if TYPE_CHECKING:
 _SHARES = 5  # of the tensors along the way down, to name
 
 
-class Replay:
+class Replay(Rerun):
     """Measures the curvature at one step of one optimizer and ends the run.
 
     Leaves an event "curvature": `CriticalPoint.to_json()` and more, or `problem`, why there is none, in words.
 
     Args:
-        torch: the module.
-        watcher: installed already.
-        recorder: takes the event.
         order: `step` and `source` (an optimizer's index); if one likes, `products` (25), `batches` to average over (8),
             and `fresh` ones to check with (8).
-        complete: ends the run.
     """
 
-    def __init__(
-        self,
-        torch: ModuleType,
-        watcher: Watcher,
-        recorder: Recorder,
-        order: Mapping[str, int],
-        complete: Callable[[], None],
-    ) -> None:
-        self.torch, self.watcher, self.recorder, self.complete = torch, watcher, recorder, complete
-        self.step, self.source = order["step"], order.get("source", 0)
+    event = "curvature"
+
+    def _prepare(self, order: Mapping[str, int]) -> None:
         self.products = order.get("products", 25)
         self.batches, self.fresh = order.get("batches", 8), order.get("fresh", 8)
-        self._patches = Patches(torch)
         self._unscaled: dict[int, tuple[Callable[[], Any], Tensor]] = {}
         self._pending: list[Tensor] = []
         self._losses: list[Tensor] = []
@@ -68,7 +53,7 @@ class Replay:
         self._found: tuple[CriticalPoint, Spectrum] | None = None
         self._along: list[tuple[float, float]] = []
         self._data: dict[str, Any] = {}
-        self._holding = self._done = False
+        self._holding = False
         self._seconds = 0.0
 
     def install(self) -> None:
@@ -88,10 +73,6 @@ class Replay:
         patches.replace(torch.autograd, "backward", self._wrap_backward)
         hooks = __import__("torch.optim.optimizer", fromlist=["optimizer"])
         patches.on_undo(hooks.register_optimizer_step_pre_hook(self._before_step).remove)
-
-    def remove(self) -> None:
-        """Put torch back as it was."""
-        self._patches.undo()
 
     def finish(self) -> None:
         """The script has come to its end: measure with what there is."""
@@ -261,12 +242,9 @@ class Replay:
         return self.torch.split(vector, [p.numel() for p in self._parameters])
 
     def _say(self, data: dict[str, Any]) -> None:
-        self._done = True
         self._pending.clear()
         self._losses.clear()
-        self.recorder.event("curvature", self.step, self.source, data)
-        self.recorder.facts(stopped="steps")
-        self.recorder.flush()
+        self._answer(self.step, data)
 
     def _safely(self, action: Callable[[], None]) -> None:
         """Nothing of ours stops the script but the end of the run; what goes wrong is what is told."""

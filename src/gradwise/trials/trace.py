@@ -11,13 +11,10 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradwise.probes import places
-from gradwise.probes.patches import Patches
-from gradwise.probes.recorder import Recorder
-from gradwise.probes.watcher import Watcher
+from gradwise.trials.rerun import Rerun
 from gradwise.trials.taints import Origin, Taints, kind_of
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ BEYOND = 3  # steps after the one in question, until there is no hope that the l
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)$', re.MULTILINE)
 
 
-class Trace:
+class Trace(Rerun):
     """Finds where the first loss that isn't finite came from and ends the run.
 
     Leaves an event "non-finite-origin": where it began (`stage`: "data", "forward", "backward", "update",
@@ -37,29 +34,17 @@ class Trace:
     became of it (`then`: the same of the first NaN, where it began with an Inf), or `problem`, why it isn't known.
 
     Args:
-        torch: the module.
-        watcher: installed already.
-        recorder: takes the event.
         order: `step` at which the loss was not finite, and `source` (the optimizer's index); if one likes, how many
             steps `before` to begin looking (2), and how many `beyond` to give up (3).
-        complete: ends the run.
     """
 
-    def __init__(
-        self,
-        torch: ModuleType,
-        watcher: Watcher,
-        recorder: Recorder,
-        order: Mapping[str, int],
-        complete: Callable[[], None],
-    ) -> None:
-        self.torch, self.watcher, self.recorder, self.complete = torch, watcher, recorder, complete
-        self.step, self.source = order["step"], order.get("source", 0)
+    event = "non-finite-origin"
+
+    def _prepare(self, order: Mapping[str, int]) -> None:
         self.begins = self.step - order.get("before", BEFORE)
         self.ends = self.step + order.get("beyond", BEYOND)
         self.taints = Taints(self._around)
-        self._patches = Patches(torch)
-        self._active = self._done = False
+        self._active = False
         self._steps = 0
         self._names: dict[int, str] = {}
         self._running: list[tuple[str, str]] = []
@@ -79,10 +64,6 @@ class Trace:
         patches.on_undo(lambda: self.watcher.after_step.remove(self._stepped))
         if self.begins <= 0:
             self._begin()
-
-    def remove(self) -> None:
-        """Put torch back as it was."""
-        self._patches.undo()
 
     def finish(self) -> None:
         """The script has come to its end."""
@@ -252,10 +233,7 @@ class Trace:
         return data
 
     def _say(self, data: dict[str, Any]) -> None:
-        self._done = True
-        self.recorder.event("non-finite-origin", self._steps, self.source, data)
-        self.recorder.facts(stopped="steps")
-        self.recorder.flush()
+        self._answer(self._steps, data)
 
 
 class _Within:

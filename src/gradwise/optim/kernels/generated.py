@@ -23,11 +23,15 @@ _MAGIC = b"gradwise kernel 1\n"
 _kept: list[Any] = []
 
 
-def folder() -> Path:
-    """Where kernels are kept: `GRADWISE_CACHE`, else `gradwise/` in the user's cache folder."""
+def cache_folder() -> Path:
+    """What can be made again is kept here: `GRADWISE_CACHE`, else `gradwise/` in the user's cache folder."""
     home = os.environ.get("GRADWISE_CACHE")
-    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradwise"
-    return base / "kernels"
+    return Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradwise"
+
+
+def folder() -> Path:
+    """Where kernels are kept."""
+    return cache_folder() / "kernels"
 
 
 @cache
