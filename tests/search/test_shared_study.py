@@ -27,7 +27,7 @@ GRID = Method("grid", trials=12, points=12)
 
 def test_the_database_is_killed_and_comes_back(postgresql: PostgreSQL, tmp_path: Path) -> None:
     url = postgresql.url("away")
-    drive = Drive(tmp_path, {"store": url, "jobs": 2}, trials=30)
+    drive = Drive(tmp_path, {"store": url, "jobs": 2}, trials=30, seconds=0.2)
     first = drive.start()
     drive.until(10)
     postgresql.kill()
@@ -40,6 +40,7 @@ def test_the_database_is_killed_and_comes_back(postgresql: PostgreSQL, tmp_path:
     second = drive.start()
     drive.until(20)
     postgresql.kill()
+    drive.kept()  # not back before it was missed
     postgresql.start()
     found = answer(second)
     assert "is away" in found["said"]

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from gradwise.search.jobs import Result
 from gradwise.search.methods import METHODS, PRUNING, Method
 from gradwise.search.space import Space
-from gradwise.search.storage import StudyError
+from gradwise.search.storage import AwayError, StudyError
 from gradwise.search.study import Study, same_question
 from search.hills import SPACE, hill
 
@@ -156,6 +157,38 @@ def test_a_driver_that_died_between_asking_and_saying_so_loses_nothing(tmp_path,
         study.tell(row.number, Result(1.0))
     assert sorted(seen) == [1, 2, 3]
     assert seen[0] == 2 or seen[1] == 2
+
+
+@pytest.mark.parametrize("method", ["create_new_trial", "set_trial_user_attr", "set_trial_state_values"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_database_that_goes_away_at_any_word_loses_nothing(method, after, tmp_path, monkeypatch) -> None:
+    study = Study(f"sqlite:///{tmp_path / 'tune.db'}", "s", Space.of({}, {"n": "1..3"}), Method("grid", points=3))
+    study._study.enqueue_trial({"n": 2})  # as one whose run was lost
+    real, calls = getattr(study._storage.optuna, method), iter(range(99))
+
+    def goes(*given: object, **named: object) -> object:
+        away = next(calls) % 5 < 2  # again at the second attempt
+        if after or not away:
+            answer = real(*given, **named)
+        if away:
+            raise OperationalError("", {}, Exception("server closed the connection"))
+        return answer
+
+    monkeypatch.setattr(study._storage.optuna, method, goes)
+    seen = []
+    while True:
+        try:
+            row = study.ask()
+        except AwayError:
+            continue
+        if row is None:
+            break
+        seen.append(row.config["n"])
+        study.tell(row.number, Result(1.0))
+    study.settle()
+    assert sorted(set(seen)) == [1, 2, 3]
+    assert sorted(r.config["n"] for r in study.rows() if r.state == "complete") == [1, 2, 3]
+    assert len(seen) == 3
 
 
 def test_a_configuration_that_kills_every_worker_is_given_up() -> None:

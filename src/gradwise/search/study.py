@@ -175,6 +175,7 @@ class Study:
                     return None
                 return self._claimed(listed)
             trial = self._study.ask()
+            self._nameless[trial.number] = -math.inf
             config = self.space.active(lambda p, trial=trial: suggest(trial, p))  # type: ignore[misc]
             others = [r for r in self._rows.values() if r.config == config]
             if any(r.state == "running" for r in others):
@@ -219,6 +220,7 @@ class Study:
         return self._begun(number, made, config)
 
     def _begun(self, number: int, trial: int, config: dict[str, Value]) -> Row:
+        self._nameless.pop(number, None)
         self._open[number] = None
         self._ids[number] = trial
         self._rows[number] = Row(number, config, "running")
@@ -439,13 +441,11 @@ class Study:
         return self.space.grid(self.method.points) if self.method.name == "grid" else None
 
     def _take(self) -> dict[str, Value] | None:
-        """The next of the list that was neither run nor is about to be."""
+        """The next of the list that was neither run nor is about to be; it stays until its claim is known."""
         known = [r.config for r in self.rows() if r.state != "lost"]
-        while self._list:
-            point = self._list.pop(0)
-            if point not in known:
-                return point
-        return None
+        while self._list and self._list[0] in known:
+            self._list.pop(0)
+        return self._list[0] if self._list else None
 
 
 def _state(result: Result) -> str:
