@@ -15,7 +15,7 @@ from gradwise.diagnosis.metric import primary_place
 from gradwise.diagnosis.targets import Order, Targets, correlations, order_of, period_of, targets_of
 from gradwise.interventions import Intervention
 from gradwise.recording import signals
-from gradwise.recording.recording import Floats, Recording
+from gradwise.recording.recording import Floats, Ints, Recording
 
 # A quarter of all that tells targets apart lies between batches: text in its own order has some hundredths.
 _ORDERED, _SORTED = 0.25, 0.5
@@ -102,12 +102,31 @@ def cycle_of(c: Curve) -> int:
     """The number of steps after which the loss, late in the run, does the same again; 0 where it doesn't."""
     late = c.steps >= c.steps[-1] // 2
     steps, losses = c.steps[late], c.losses[late]
-    apart = losses - np.interp(steps, c.centre, c.level)
-    # A lone spike is no cycle.
-    limit = 4 * float(np.median(np.abs(apart)))
-    correlation, pairs = correlations(steps, np.clip(apart, -limit, limit)[:, None])
+    # By their ranks, so that a lone spike is no cycle; around a line, since windows might be as short as the cycle.
+    ranks = np.argsort(np.argsort(losses, kind="stable"), kind="stable").astype(np.float64)
+    apart = ranks - np.polyval(np.polyfit(steps, ranks, 1), steps)
+    # What has not come at least three times may be chance: few pairs are left at so long a lag.
+    most = (int(steps[-1]) - int(steps[0])) // 3 + 1
+    correlation, pairs = (part[:most] for part in correlations(steps, apart[:, None]))
     period, again = period_of(correlation, pairs)
-    return period if again > _CYCLES else 0
+    if not again > _CYCLES:
+        return 0
+    # All multiples of a cycle return as well: the shortest is meant at whose places the losses are as much alike.
+    parts = [round(period / k) for k in range(2, period // 3 + 1)]
+    lags = sorted({lag for part in parts for lag in (part - 1, part, part + 1) if lag >= 3})
+    peaks = [lag for lag in lags if correlation[lag] >= max(0.5 * again, *correlation[lag - 1 : lag + 2])]
+    explained = {lag: _by_place(steps, apart, lag) for lag in [*peaks, period]}
+    return min(lag for lag, share in explained.items() if share >= 0.8 * max(explained.values()))
+
+
+def _by_place(steps: Ints, values: Floats, period: int) -> float:
+    """The share of the values' variance that their place in the period accounts for, beyond chance."""
+    place = steps % period
+    counts = np.bincount(place, minlength=period)
+    means = np.bincount(place, weights=values, minlength=period) / np.maximum(counts, 1)
+    within = float(((values - means[place]) ** 2).sum()) / max(len(values) - int((counts > 0).sum()), 1)
+    total = float(values.var())
+    return 1 - within / total if total > 0 else 0.0
 
 
 def _swing(c: Curve, period: int) -> float:

@@ -1,4 +1,4 @@
-"""Whether inputs say anything about their labels: a small sample of both, gathered in examinations.
+"""Whether inputs say anything about their labels: a small sample of both, gathered in examinations and between them.
 
 Two simple predictors are tried on the sample, each without the row it predicts: nearest neighbours and a linear model.
 What they reach is a floor under what a network should: where they do far better than the network, it is the network
@@ -8,6 +8,8 @@ What they reach is a floor under what a network should: where they do far better
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from gradwise.probes.examinations import Exam
 from gradwise.probes.inputs import find_batch
 from gradwise.probes.losses import LossCalls
 from gradwise.probes.recorder import Recorder
+from gradwise.probes.sampling import FRACTION, Meter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,15 +29,26 @@ if TYPE_CHECKING:
 _ROWS, _PER_BATCH, _FEATURES = 768, 128, 128
 _LEAST = 60
 _NEIGHBOURS = 5
-# Classes beyond this leave too few rows each.
-_CLASSES = 64
+# Classes beyond this leave too few rows each; of targets with many columns some are looked at.
+_CLASSES, _COLUMNS = 64, 16
+# Examinations are dear, and a short run has few: between them rows are taken within this part of the budget.
+_SHARE, _CREDIT = 0.1, 1e-3
+# Rows are taken from ever rarer passes, so that batches in an order are not all of its beginning.
+_DENSE = 4
 
 
 class Pairs:
-    """Gathers rows of the first input with their targets; tries at the end how well the one predicts the other."""
+    """Gathers rows of the first input with their targets; tries at the end how well the one predicts the other.
 
-    def __init__(self, torch: ModuleType, recorder: Recorder, losses: LossCalls) -> None:
-        self.torch, self.recorder, self.losses = torch, recorder, losses
+    Attributes:
+        due: the backward pass (counted from 0) from which on rows are to be taken between examinations.
+    """
+
+    def __init__(self, torch: ModuleType, recorder: Recorder, losses: LossCalls, meter: Meter) -> None:
+        self.torch, self.recorder, self.losses, self.meter = torch, recorder, losses, meter
+        self.due = 1
+        self._taken = 0
+        self._spent = self._cost = 0.0
         self._inputs: list[NDArray[Any]] = []
         self._targets: list[NDArray[Any]] = []
         self._rows = 0
@@ -43,23 +57,47 @@ class Pairs:
 
     def before(self, exam: Exam) -> None:
         """Take some rows of the batch."""
-        if self._over or self._rows >= _ROWS:
+        if not self._over and self._rows < _ROWS:
+            self._take(exam.losses)
+
+    def between(self, backward: int, steps: int, losses: Sequence[Tensor], known: bool) -> None:
+        """The same before a backward pass that is not examined; `known` says whether its targets are."""
+        if not known:
+            self.due = 2 * backward
             return
-        (batch, _), target = find_batch(exam.losses), self.losses.last()[1]
+        if self._over or self._rows >= _ROWS or not losses[0].is_cpu:  # on a device, reading rows would wait for it
+            self.due = 1 << 60
+            return
+        meter, began = self.meter, perf_counter()
+        budget = max(FRACTION * (began - meter.began), meter.per_step * steps)
+        if not meter.free and self._spent + self._cost > _SHARE * budget + _CREDIT:
+            self.due = backward + _DENSE
+            return
+        self._take(losses)
+        self._taken += 1
+        self.due = backward + 1 + self._taken // _DENSE
+        self._cost = perf_counter() - began
+        self._spent += self._cost
+
+    def _take(self, losses: Sequence[Tensor]) -> None:
+        (batch, _), target = find_batch(losses), self.losses.last()[1]
         if batch is None or target is None or type(target) is not self.torch.Tensor or target.requires_grad:
             return
         n = int(batch.shape[0])
-        if not n or target.dim() not in (1, 2) or target.numel() != n or target.shape[0] != n:
+        if not n or not target.dim() or target.shape[0] != n or not target.numel():
             return
+        if target.numel() != n and not target.is_floating_point():
+            return  # labels of a row's parts
         rows = slice(None, None, math.ceil(n / _PER_BATCH))
         with self.torch.no_grad():
-            x, y = _sample(batch, rows), target.detach()[rows].reshape(-1).double().cpu().numpy()
-        if self._inputs and x.shape[1] != self._inputs[0].shape[1]:
+            x, y = _sample(batch, rows), target.detach()[rows].reshape(len(target[rows]), -1)
+            y = y[:, :: math.ceil(y.shape[1] / _COLUMNS)].double().cpu().numpy()
+        if self._inputs and (x.shape[1], y.shape[1]) != (self._inputs[0].shape[1], self._targets[0].shape[1]):
             self._over = True  # sequences of all lengths: features don't correspond
             return
         self._whole = self._whole and not target.is_floating_point()
         self._inputs.append(x)
-        self._targets.append(y)
+        self._targets.append(np.array(y, copy=True))
         self._rows += len(x)
 
     def after(self, exam: Exam) -> None:
@@ -72,7 +110,7 @@ class Pairs:
 
     def _record(self) -> None:
         x, y = np.concatenate(self._inputs), np.concatenate(self._targets)
-        good = np.isfinite(x).all(axis=1) & np.isfinite(y)
+        good = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
         data = assess(x[good], y[good], self._whole)
         if data:
             self.recorder.event("pairs", data=data)
@@ -87,7 +125,7 @@ def _sample(batch: Tensor, rows: slice) -> NDArray[Any]:
 
 
 def assess(x: NDArray[Any], y: NDArray[Any], whole: bool = False) -> dict[str, Any]:
-    """How well rows `x` (n, features) predict `y` (n,); {} where there is too little to tell.
+    """How well rows `x` (n, features) predict `y` (n,) or (n, columns); {} where there is too little to tell.
 
     `whole` says that targets are class indices; numbers that are all 0 or 1 are classes as well.
     """
@@ -102,14 +140,17 @@ def assess(x: NDArray[Any], y: NDArray[Any], whole: bool = False) -> dict[str, A
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     near = _nearest(x)
     data: dict[str, Any] = {"rows": len(y), "features": x.shape[1]}
-    kinds, labels = np.unique(y, return_inverse=True)
-    if whole or (len(kinds) == 2 and set(kinds.tolist()) <= {0.0, 1.0}):
+    y = y.reshape(len(y), -1)
+    kinds, labels = np.unique(y[:, 0], return_inverse=True)
+    if whole or (y.shape[1] == 1 and len(kinds) == 2 and set(kinds.tolist()) <= {0.0, 1.0}):
         if not 2 <= len(kinds) <= _CLASSES:
             return {}
         return data | {"classes": len(kinds)} | _on_classes(x, labels, len(kinds), near)
-    if not y.std() > 0:
+    if not y.std(axis=0).any():
         return {}
-    return data | {"classes": 0} | _on_numbers(x, y, near)
+    data |= {"columns": y.shape[1], "variance": float(y.var(axis=0).mean())}
+    data["deviation"] = float(np.abs(y - np.median(y, axis=0)).mean())
+    return data | {"classes": 0} | _on_numbers(x, y[:, y.std(axis=0) > 0], near)
 
 
 def _on_classes(x: NDArray[Any], labels: NDArray[Any], classes: int, near: NDArray[Any]) -> dict[str, Any]:
@@ -137,17 +178,18 @@ def _on_classes(x: NDArray[Any], labels: NDArray[Any], classes: int, near: NDArr
 
 
 def _on_numbers(x: NDArray[Any], y: NDArray[Any], near: NDArray[Any]) -> dict[str, Any]:
-    y = (y - y.mean()) / y.std()
+    y = (y - y.mean(axis=0)) / y.std(axis=0)
+    n = len(y)
     # The share of the variance that is left when a row is predicted from others.
-    around = float(np.mean((y - y[near].mean(axis=1)) ** 2))
-    linear = _left_out(x, y[:, None])[:, 0]
-    # Neighbours are each other's at worst: their products are half as many as they seem.
-    error = math.sqrt(2 * len(y) / _NEIGHBOURS)
+    neighbours, linear = y[near].mean(axis=1), _left_out(x, y)
+    # Neighbours are each other's at worst: their products are half as many as they seem. Columns that say the same
+    # count once: of unrelated rows, sum y . y' has the variance tr(C^2).
+    error = math.sqrt(2 * n / _NEIGHBOURS * float(((y.T @ y / n) ** 2).sum()))
     return {
-        "neighbours_left": around,
-        "neighbours_z": float(y @ y[near].mean(axis=1)) / error,
+        "neighbours_left": float(np.mean((y - neighbours) ** 2)),
+        "neighbours_z": float((y * neighbours).sum()) / error,
         "linear_left": float(np.mean((y - linear) ** 2)),
-        "linear_z": _agreement(y[:, None], linear[:, None]),
+        "linear_z": _agreement(y, linear),
     }
 
 

@@ -69,6 +69,7 @@ class Watcher:
         self.validation = Validation(recorder)
         self.losses = LossCalls(torch, self.validation, self.meter, lambda: self.steps, self._fail)
         self.by_hand = ByHand(torch, self.losses)
+        self.pairs = Pairs(torch, recorder, self.losses, self.meter)
         self.unscaler = Unscaler(recorder)
         self.stepping = Stepping(torch, self.registry, self.losses, self.meter, self._fail)
         self.after_step = self.stepping.after_step
@@ -96,8 +97,7 @@ class Watcher:
         self.validation.begins.append(self.modes.evaluated)
         inputs = LossInputs(recorder, self.losses, self.examinations)
         layers = Layers(torch, recorder, self._held, self.names)
-        pairs, dropouts = Pairs(torch, recorder, self.losses), Dropouts(recorder, self.names)
-        return [over, self.wiring, self.modes, inputs, layers, pairs, dropouts]
+        return [over, self.wiring, self.modes, inputs, layers, self.pairs, Dropouts(recorder, self.names)]
 
     # on and off
 
@@ -200,7 +200,7 @@ class Watcher:
     # backward passes
 
     def _wrap_backward(self, original: Callable[..., None]) -> Callable[..., None]:
-        stepping, examinations, by_hand = self.stepping, self.examinations, self.by_hand
+        stepping, examinations, by_hand, pairs = self.stepping, self.examinations, self.by_hand, self.pairs
         before, after = self._before_backward, self._after_backward
 
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
@@ -210,7 +210,7 @@ class Watcher:
                 return
             stepping.differentiating = True
             try:
-                if self.backwards >= examinations.due or self.backwards >= by_hand.due:
+                if self.backwards >= min(examinations.due, by_hand.due, pairs.due):
                     before(tensors)
                 original(tensors, *args, **kwargs)
             except BaseException:
@@ -234,9 +234,13 @@ class Watcher:
             if self.stepping.capturing(losses):
                 return
             examined = self.backwards >= self.examinations.due
-            self.by_hand.before(self.backwards, losses, examined)
+            if examined or self.backwards >= self.by_hand.due:
+                self.by_hand.before(self.backwards, losses, examined)
             if examined:
                 self.examinations.before(self.backwards, losses)
+            elif self.backwards >= self.pairs.due:
+                known = self.losses.called or self.by_hand.found
+                self.pairs.between(self.backwards, self.steps, losses, known)
         except Exception as error:
             self._fail("before backward", error)
         self._charge_examination(perf_counter() - began)

@@ -95,6 +95,11 @@ class ByHand:
         else:
             self.due = backward + 1
 
+    @property
+    def found(self) -> bool:
+        """Whether the loss about to be differentiated was recognized."""
+        return self._held is not None
+
     def _wait(self, backward: int) -> None:
         self.due = backward + self._pause
         self._pause *= 2
