@@ -55,6 +55,9 @@ class Evidence:
         efficiency: net fall of the loss over the sum of the steps' promises.
         descent_efficiency: the same up to where nine tenths of the fall were reached.
         descent: that point, as a share of the run.
+        middle_efficiency: the same from the mean of the first half to that of the second, which tell a slow fall from
+            noise where the few losses at the ends can't.
+        late_promise: the part of all promises that was made in the second half.
         floor: the part of the fall that a noise floor of this rate would account for: at a standstill the noise of
             the gradient lifts the loss by a quarter of what one step promises (times 1/(1-momentum)).
         kept_early, kept_late: what the next batch confirms of a step's promise, in the first fifth and the last
@@ -75,6 +78,8 @@ class Evidence:
     efficiency: float = _NONE
     descent_efficiency: float = _NONE
     descent: float = _NONE
+    middle_efficiency: float = _NONE
+    late_promise: float = _NONE
     floor: float = _NONE
     kept_early: float = _NONE
     kept_late: float = _NONE
@@ -144,6 +149,8 @@ def _with_looks(base: Evidence, curve: Curve, recording: Recording, promise: Ser
             efficiency=_ratio(curve.net, _integral(promise, last)),
             descent_efficiency=_ratio(0.9 * curve.fall, _integral(promise, max(descended, 4.0))) if fell else _NONE,
             descent=descended / max(last, 1),
+            middle_efficiency=_ratio(*_between_halves(curve, promise)),
+            late_promise=1 - _ratio(_integral(promise, last / 2), _integral(promise, last)),
             floor=_ratio(_mean(promise, promise.steps >= late) / (4 * (1 - base.momentum)), fall),
             kept_early=_share(kept, promise, 0, early),
             kept_late=_share(kept, promise, late, math.inf),
@@ -176,6 +183,19 @@ def _integral(series: Series, until: float) -> float:
     inside = x < until
     x, y = np.append(x[inside], until), np.append(y[inside], np.interp(until, x, y))
     return float(np.trapezoid(y, x)) if len(x) > 1 else float(y[0]) * max(until, 1.0)
+
+
+def _between_halves(curve: Curve, promise: Series) -> tuple[float, float]:
+    """How far the mean loss of the second half lies below that of the first, and how far it was promised to.
+
+    A step made at t of T adds its decrease to this difference in full at T/2, and in part before and after: to the
+    first half's mean only from then on, to the second half's only for what is left of it.
+    """
+    half = len(curve.losses) // 2
+    weights = 1 - np.abs(2 * promise.steps / max(float(curve.steps[-1]), 1.0) - 1)
+    weighted = Series(promise.steps, promise.values * np.maximum(weights, 0.0))
+    fell = float(curve.losses[:half].mean() - curve.losses[-half:].mean())
+    return fell, _integral(weighted, float(curve.steps[-1]))
 
 
 def _share(part: Series, whole: Series, first: float, last: float) -> float:

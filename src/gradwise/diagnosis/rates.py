@@ -100,11 +100,15 @@ def too_low(e: Evidence) -> Hypothesis | None:
             "of their length from where they began, while the gradient points the same way from step to step."
         )
     else:
-        line = c.share_after(0.5) / max(_rate_share(e, 0.5), 0.05)
+        if c.learned >= LEARNED:
+            paid, late = e.efficiency, c.share_after(0.5)
+        else:  # the ends of the curve are too noisy to tell: what its halves tell, and the steps
+            paid, late = e.middle_efficiency, e.late_promise
+        line = late / max(_rate_share(e, 0.5), 0.05)
         # A valley's steep sides are done with early, and what is left falls ever more slowly; but where each step is
         # paid and confirmed to the end, in one direction, longer ones would have been too.
-        follows = e.efficiency > 0.8 and e.kept_late > 0.9 and e.cosine_late.above(0.9)
-        if not (sloped and e.efficiency > 0.45 and (line > 0.5 or follows)):
+        follows = paid > 0.8 and e.kept_late > 0.9 and e.cosine_late.above(0.9)
+        if not (sloped and paid > 0.45 and (line > 0.5 or follows)):
             return None
         if e.steps < SHORT and e.travel > 0.1:
             return None
@@ -115,7 +119,7 @@ def too_low(e: Evidence) -> Hypothesis | None:
             confidence = 0.45  # it has begun to feel the valley's walls: slow perhaps, to be tried
         says = (
             f"The loss {'falls almost in a line and' if line > 0.5 else 'still'} pays "
-            f"{_percent(min(e.efficiency, 1.0))} of what its steps promise: they are so short that the surface "
+            f"{_percent(min(paid, 1.0))} of what its steps promise: they are so short that the surface "
             "looks flat to them. Raise the learning rate and start again."
         )
     return Hypothesis("lr-too-low", confidence, "warning", says, 0, _facts(e, c), HIGHER)
