@@ -162,13 +162,15 @@ def mismatched(case: Case) -> Hypothesis | None:
     recording, c = case.recording, case.e.curve
     if case.rivals or not case.main or c is None:
         return None
-    targets = next((t for t in targets_of(recording) if not math.isnan(t.uninformed)), None)
     pairs = relation(recording)
-    if targets is None or pairs is None or pairs["rows"] < _ROWS or related(pairs, 3.0):
+    if pairs is None or pairs["rows"] < _ROWS or related(pairs, 3.0):
+        return None
+    known = ((t, level) for t in targets_of(recording) if not math.isnan(level := _without_looking(t, pairs)))
+    targets, nothing = next(known, (None, math.nan))
+    if targets is None:
         return None
     if pairs.get("classes") and pairs["rows"] * (1 - float(pairs["chance"])) < _RARE:
         return None  # of so few others than the commonest no relation could be seen
-    nothing = targets.uninformed
     if not 0.5 * nothing < float(np.median(c.losses[:5])) < 5 * nothing:
         return None  # the loss that is trained on is not this one alone
     held_out = held_out_losses(recording)
@@ -211,6 +213,14 @@ def mismatched(case: Case) -> Hypothesis | None:
     }
     place = place_in(targets.about)
     return Hypothesis("labels-mismatched", confidence, "error", says, 0, evidence, place=place)
+
+
+def _without_looking(targets: Targets, pairs: Mapping[str, Any]) -> float:
+    """The loss of the best guess that doesn't look at the input: of several numbers a row by the sampled rows."""
+    by_sample = {"mse_loss": "variance", "l1_loss": "deviation"}.get(str(targets.about.get("loss")), "")
+    if by_sample in pairs and math.isnan(targets.uninformed) and targets.about.get("plain", False):
+        return float(targets.about.get("scale", 1.0)) * float(pairs[by_sample])
+    return targets.uninformed
 
 
 def relation(recording: Recording) -> Mapping[str, Any] | None:

@@ -143,6 +143,8 @@ def underfits(case: Case) -> Hypothesis | None:
     slope, error = c.late_slope(0.4)
     if -slope > max(0.05 * nothing, 3 * error):
         return None  # still on its way down
+    if rates.thrown(e, c):
+        return _overshot(e, reached, nothing, simple)
     others = [h for h in (rates.too_high(e), rates.too_low(e), rates.never_lowered(e), rates.came_apart(e)) if h]
     # Settled means that the gradients of different batches have nothing left in common, nor do steps gain on the next.
     sloped = e.kept_late > 0.3 or e.cosine_late.above(0.1)
@@ -159,6 +161,23 @@ def underfits(case: Case) -> Hypothesis | None:
     )
     evidence = {"loss_settled": reached, "loss_without_looking": nothing, "loss_of_simple_predictor": simple}
     return Hypothesis("underfitting", confidence, "warning", says, 0, evidence | dict(relation(recording) or {}))
+
+
+def _overshot(e: Evidence, reached: float, nothing: float, simple: float) -> Hypothesis:
+    """`lr-too-high`: it learned next to nothing of what there is, with steps that jump across the valley."""
+    says = (
+        f"The loss hangs at {reached:.4g}; a guess that never looks at the input gets {nothing:.4g}, and simply going "
+        f"by similar rows about {simple:.4g} or less. The steps overshoot: next to nothing of what they promise is paid, "
+        f"and they have thrown the parameters {e.travel:.3g} times their length away. Lower the learning rate and "
+        "start again."
+    )
+    evidence = {
+        "loss_settled": reached, "loss_without_looking": nothing, "loss_of_simple_predictor": simple,
+        "paid_of_promised": e.descent_efficiency, "next_batch_confirms_early": e.kept_early,
+        "largest_first_promise": e.first_promise, "travel": e.travel, "lr_start": e.rate(0),
+    }  # fmt: skip
+    facts = {name: value for name, value in evidence.items() if math.isfinite(value)}
+    return Hypothesis("lr-too-high", 0.7, "error", says, 0, facts, rates.LOWER)
 
 
 def idle(e: Evidence) -> float:

@@ -47,6 +47,14 @@ def overshoots(e: Evidence, c: Curve) -> float:
     return sum(map(bool, votes)) / (1 + max(sum(known), 1))
 
 
+def thrown(e: Evidence, c: Curve) -> bool:
+    """Whether nearly all signs say that steps overshoot, and the parameters ended far from where they began.
+
+    Where there is nothing to learn for a model, steps promise more than is ever paid as well, but lead nowhere.
+    """
+    return overshoots(e, c) >= 0.6 and e.travel > 3.0
+
+
 def too_high(e: Evidence) -> Hypothesis | None:
     """`lr-too-high` (C2, red): the loss rises at first, runs off, or jumps about without getting down."""
     c = e.curve

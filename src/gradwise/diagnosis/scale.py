@@ -10,8 +10,10 @@ import itertools
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradwise.diagnosis.case import Case, Check
-from gradwise.diagnosis.depth import Layer, Look, Plight, looks_of, plight
+from gradwise.diagnosis.depth import Layer, Look, Plight, guess_of, looks_of, plight
 from gradwise.diagnosis.gradients import disparity, exploding, vanishing
 from gradwise.diagnosis.hypotheses import Hypothesis, known
 from gradwise.diagnosis.rates import too_high
@@ -35,6 +37,10 @@ WRONG = 3.0
 # Signals that grow or shrink by this from first layer to last, and weights this far off He's and Xavier's rules.
 _GROWTH = 100.0
 _GAIN_LOW, _GAIN_HIGH = 0.4, 3.0
+# He's rule makes a weight's gain 1.4, and a small layer's by chance a little more.
+_BY_RULE, _DEEP = 1.6, 4
+# A tenth of the run, for a tenth of what was learned.
+_LOST = 0.1
 # Just under a finding: the rate or the weights alone could do that too.
 _SUSPECTED = 0.59
 # Behind the first layer nearly all sigmoids or tanhs at their flat ends, from the beginning on.
@@ -140,6 +146,9 @@ def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis |
     wrong, text = first_loss_of(first)
     if signal is None and not wrong >= WRONG:
         return None
+    if signal is None and state.poor and (grown := _grown(first)) > WRONG:
+        return _of_depth(first, wrong, grown, text, state)
+    lost, gain_at_end = _unlearned(case, looks) if wrong >= WRONG else (0.0, 0.0)
     large = any(layer.raw and layer.rms > WRONG for layer in first.layers)
     if not state.poor and (large or not wrong >= WRONG**2):
         return None  # large inputs make large outputs, whatever the weights
@@ -160,9 +169,58 @@ def initialization(case: Case, looks: list[Look], state: Plight) -> Hypothesis |
         if signal is None:
             candidates = (_INITS[2], *_INITS[:2])
     confidence = (0.75 if state.fails else 0.5) if state.poor else 0.35
+    if lost > _LOST and gain_at_end > _LOST and not large:
+        confidence = max(confidence, 0.7)
+        facts |= {"share_of_run_above_a_guess": lost, "gain_of_the_last_as_many_steps": gain_at_end}
+        parts.append(
+            f"It took {100 * lost:.0f} % of the run to come down to that guess, and the last as many steps brought "
+            f"{100 * gain_at_end:.0f} % of all that was learned beyond it: so much there would be to gain."
+        )
     return Hypothesis(
         "bad-initialization", confidence, "warning", " ".join(parts), 0, known(facts), candidates,
         parameter=named.name if named else None, initial=True,
+    )  # fmt: skip
+
+
+def _unlearned(case: Case, looks: list[Look]) -> tuple[float, float]:
+    """What a wrong beginning cost: the share of the run above a guess' loss, and what the last as many steps brought.
+
+    From a sound beginning the run would have had those steps at its end. What the last ones gained, over all that was
+    gained beyond the guess, is about what that would be worth: nothing where it has settled.
+    """
+    c, guess = case.e.curve, guess_of(case, looks)
+    if c is None or c.bad_at_end or not c.end < guess:
+        return 0.0, 0.0
+    above = int(np.argmax(c.level < guess))
+    then = float(np.median(c.level[max(len(c.level) - 1 - above, 0) :][: max(len(c.level) // 10, 1)]))
+    return above / len(c.level), (then - c.end) / (guess - c.end)
+
+
+def _grown(first: Look) -> float:
+    """By how much signals grow from layer to layer though weights are drawn by the rules; 0 where they aren't."""
+    chain = [layer for layer in first.chain if layer.rms > 0 and layer.gain > 0]
+    if len(chain) < _DEEP or first.norms or max(layer.gain for layer in chain) > _BY_RULE:
+        return 0.0
+    return chain[-1].rms / chain[0].rms
+
+
+def _of_depth(first: Look, wrong: float, grown: float, text: str, state: Plight) -> Hypothesis:
+    """`exploding-gradients`: each layer's weights are sound, and what they add up to grows with the depth."""
+    chain = first.chain
+    facts = {
+        "first_loss_over_a_guess": wrong, "input_of_last_layer_over_first": grown,
+        "gradient_input_over_output": chain[0].gradients[-1] / max(chain[-1].gradients[-1], 1e-300),
+        "loss_left_of_a_guess": state.remaining,
+    }  # fmt: skip
+    says = (
+        f"From {chain[0].name} to {chain[-1].name} signals grow {grown:.3g}-fold, and gradients on their way back, "
+        f"though no layer's weights are larger than He's rule makes them: the depth adds up. {text} Normalize, or "
+        "scale down what each residual block adds."
+    )
+    candidates = (Intervention(fixes=("batch-norm",)), _INITS[2], Intervention(clip_norm=1.0), _INITS[1])
+    return Hypothesis(
+        "exploding-gradients", 0.75 if state.fails else 0.5, "warning", says, 0, known(facts), candidates,
+        parameter=chain[-1].name, initial=True,
     )  # fmt: skip
 
 
