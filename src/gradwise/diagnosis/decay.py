@@ -166,8 +166,7 @@ def starved(case: Case) -> Hypothesis | None:
     gain = (before - after) / max(c.start - after, 1e-300)
     # Where there is no slope left, gradients of different batches have nothing in common. So small a slope that their
     # noise hides it is left as well where similar rows tell far more than the net does.
-    sloped = e.kept_late > 0.3 or e.cosine_late.above(0.1)
-    if gain < 0.1 or not (sloped or far_above(case.recording, c)):
+    if gain < 0.1 or not (e.sloped or far_above(case.recording, c)):
         return None
     # Where the rule itself starves the run, nothing was scheduled: the signs have to be as clear.
     confidence = min(0.6 + gain, 0.9) if gain > 0.2 else 0.45
@@ -180,7 +179,7 @@ def starved(case: Case) -> Hypothesis | None:
     says = (
         f"By step {at}, {cause} to a hundredth of the largest while the loss was still falling; "
         f"{100 * found.idle:.0f} % of the run was spent almost standing still, though "
-        + ("the gradient still pointed the same way from step to step" if sloped else "the inputs tell far more")
+        + ("the gradient still pointed the same way from step to step" if e.sloped else "the inputs tell far more")
         + ". Decay later, or less."
     )
     evidence = {

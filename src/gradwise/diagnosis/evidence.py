@@ -62,6 +62,8 @@ class Evidence:
             the gradient lifts the loss by a quarter of what one step promises (times 1/(1-momentum)).
         kept_early, kept_late: what the next batch confirms of a step's promise, in the first fifth and the last
             two fifths of the run.
+        promised_late: the late steps' promises over the same without their signs: 1 where each goes down the slope of
+            its own batch, about 0 where momentum carries half of them up it, and no promise is left to be kept.
         cosine_early, cosine_late: cosine of successive gradients.
         first_promise: the largest promise of the first few steps, over the fall of the whole run.
         travel: distance of all parameters from their start, over their initial norm.
@@ -83,6 +85,7 @@ class Evidence:
     floor: float = _NONE
     kept_early: float = _NONE
     kept_late: float = _NONE
+    promised_late: float = _NONE
     cosine_early: Mean = Mean()
     cosine_late: Mean = Mean()
     first_promise: float = _NONE
@@ -97,6 +100,15 @@ class Evidence:
             return _NONE
         values = np.atleast_1d(self.lr.at(np.array([step]))[0])
         return float(values[0])
+
+    @property
+    def sloped(self) -> bool:
+        """Whether there is a slope left late in the run: steps gain on the next batch, or gradients agree.
+
+        Under momentum, gradients agree at a standstill too, while it swings from one side to the other: then every
+        other step goes up the slope of its own batch.
+        """
+        return not self.promised_late < 0.5 and (self.kept_late > 0.3 or self.cosine_late.above(0.1))
 
     @property
     def rates(self) -> Floats:
@@ -154,8 +166,9 @@ def _with_looks(base: Evidence, curve: Curve, recording: Recording, promise: Ser
             floor=_ratio(_mean(promise, promise.steps >= late) / (4 * (1 - base.momentum)), fall),
             kept_early=_share(kept, promise, 0, early),
             kept_late=_share(kept, promise, late, math.inf),
+            promised_late=_agreeing(promise, late),
             cosine_early=_first_average(cosine, max(early, 8)),
-            cosine_late=_average(cosine.values[cosine.steps >= late]),
+            cosine_late=_last_average(cosine, late, early),
             first_promise=_ratio(float(np.nanmax(promise.values[: max(1, (promise.steps <= 8).sum())])), fall),
             travel=_ratio(float(travel.values[-1]), float(theta.values[0])) if len(travel) else _NONE,
             update=(_median(relative[:3]), _median(relative[-5:])),
@@ -206,6 +219,11 @@ def _share(part: Series, whole: Series, first: float, last: float) -> float:
     return _ratio(float(parts[chosen].sum()), float(wholes[chosen].sum())) if chosen.any() else _NONE
 
 
+def _agreeing(promise: Series, since: float) -> float:
+    values = promise.values[(promise.steps >= since) & np.isfinite(promise.values)]
+    return _ratio(float(values.sum()), float(np.abs(values).sum()))
+
+
 def _mean(series: Series, chosen: Floats | Ints | np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
     values = series.values[chosen]
     return float(np.mean(values)) if len(values) else _NONE
@@ -222,6 +240,12 @@ def _average(values: Floats) -> Mean:
 def _first_average(series: Series, until: float) -> Mean:
     """Over the looks up to a step, or the first few where looks were too dear for that many."""
     return _average(series.values[(series.steps <= until) | (np.arange(len(series)) < _FEW)])
+
+
+def _last_average(series: Series, since: float, least: float) -> Mean:
+    """Over the looks from a step on, or the last few after `least` where looks were too dear for that many."""
+    few = np.arange(len(series)) >= len(series) - (_FEW - 1)
+    return _average(series.values[(series.steps >= since) | (few & (series.steps > least))])
 
 
 def _ratio(a: float, b: float) -> float:

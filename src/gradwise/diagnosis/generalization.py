@@ -147,9 +147,8 @@ def underfits(case: Case) -> Hypothesis | None:
         return _overshot(e, reached, nothing, simple)
     others = [h for h in (rates.too_high(e), rates.too_low(e), rates.never_lowered(e), rates.came_apart(e)) if h]
     # Settled means that the gradients of different batches have nothing left in common, nor do steps gain on the next.
-    sloped = e.kept_late > 0.3 or e.cosine_late.above(0.1)
     surest = max((h.confidence for h in others), default=0.0)
-    if sloped or surest >= REPORT or e.steps < rates.SHORT:
+    if e.sloped or surest >= REPORT or e.steps < rates.SHORT:
         confidence = 0.45
     else:
         # Where a rate is suspected, trials of it come next, and decide which of the two is told first.

@@ -63,7 +63,8 @@ def too_high(e: Evidence) -> Hypothesis | None:
     votes = overshoots(e, c)
     if _raised_after(e, int(c.centre[c.best_window])) > 1.5 and c.learned_before(c.best_window) > 3:
         return None  # it was sound until the schedule raised it: `came_apart` names the step
-    early_end = c.bad_at_end and c.fall < 0.5 * c.spike
+    # What was not finite all of a sudden, at no height that the noise doesn't reach, did not run off.
+    early_end = c.bad_at_end and c.fall < 0.5 * c.spike and c.spike > SURE * float(np.median(c.noise))
     ended_high = c.learned < 2 or c.end > c.start
     rose = _rose(c)
     if early_end or (ended_high and (votes >= 0.6 or (rose and votes >= 0.3) or rose > 1)):
@@ -94,18 +95,24 @@ def too_low(e: Evidence) -> Hypothesis | None:
     if c is None or c.bad_at_end:
         return None
     sloped = e.kept_late > 0.4 * e.kept_early and e.kept_late > 0 and e.cosine_early.above(0.0)
-    if math.isnan(e.kept_late):  # no looks: the curve alone would have to tell a slow run from a hard task
+    if math.isnan(e.kept_late) or e.promised_late < 0.5:  # no looks, or swinging at a standstill: the curve alone would have to tell a slow run from a hard task
         return None
     if c.losses.min() >= 0 and c.end < _ARRIVED * c.start:
         return None  # a loss that has come down to next to nothing has nothing to gain from a higher rate
     hardly_moved = e.travel < 0.02
+    # Where each step is paid and confirmed to the end, in one direction, longer ones would have been too.
+    follows = e.kept_late > 0.9 and e.cosine_late.above(0.9)
     if max(c.learned, c.came_down) < LEARNED:
-        if not (hardly_moved and sloped and c.spike <= max(c.fall, 8 * float(np.median(c.noise)))):
+        if not ((hardly_moved or follows) and sloped and c.spike <= max(c.fall, 8 * float(np.median(c.noise)))):
             return None
         confidence = 0.9 if e.travel < 0.005 else 0.7
         says = (
             f"The loss does not move because the weights do not: after {e.steps} steps they lie {_percent(e.travel)} "
             "of their length from where they began, while the gradient points the same way from step to step."
+            if hardly_moved
+            else f"The loss has hardly moved in {e.steps} steps, though to the end each one gains what it promises and "
+            "the gradient points the same way from step to step: the way is longer than steps so short can go. Raise "
+            "the learning rate (targets of a usual size shorten the way as well)."
         )
     else:
         if c.learned >= LEARNED:
@@ -113,10 +120,8 @@ def too_low(e: Evidence) -> Hypothesis | None:
         else:  # the ends of the curve are too noisy to tell: what its halves tell, and the steps
             paid, late = e.middle_efficiency, e.late_promise
         line = late / max(_rate_share(e, 0.5), 0.05)
-        # A valley's steep sides are done with early, and what is left falls ever more slowly; but where each step is
-        # paid and confirmed to the end, in one direction, longer ones would have been too.
-        follows = paid > 0.8 and e.kept_late > 0.9 and e.cosine_late.above(0.9)
-        if not (sloped and paid > 0.45 and (line > 0.5 or follows)):
+        # A valley's steep sides are done with early, and what is left falls ever more slowly: that is no line.
+        if not (sloped and paid > 0.45 and (line > 0.5 or (follows and paid > 0.8))):
             return None
         if e.steps < SHORT and e.travel > 0.1:
             return None
