@@ -120,3 +120,62 @@ def test_inputs_that_do_not_belong_row_by_row_are_left_alone() -> None:
             functional.cross_entropy(out, torch.randint(0, 3, (5,))).backward()
             optimizer.step()
     assert not seen.recording.happened("pairs")
+
+
+def test_several_numbers_a_row() -> None:
+    x = rows(500, 6, 0)
+    noise = np.random.default_rng(1).standard_normal((500, 3))
+    both = assess(x, np.stack([x[:, 0] + x[:, 1], 5 * x[:, 2] + 3, np.ones(500)], axis=1).astype(float))
+    assert (both["columns"], both["classes"]) == (3, 0)
+    assert both["linear_left"] < 0.05
+    assert both["neighbours_z"] > 10
+    assert both["variance"] == pytest.approx((2 + 25 + 0) / 3, rel=0.15)
+    none = assess(x, noise)
+    assert none["linear_left"] == pytest.approx(1, abs=0.06)
+    assert abs(none["linear_z"]) < 3.5
+    assert none["deviation"] == pytest.approx(np.sqrt(2 / np.pi), rel=0.1)
+
+
+@pytest.mark.parametrize("copies", [1, 6])
+def test_columns_that_say_the_same_count_once(copies: int) -> None:
+    """The error of neighbours' agreement, told from a hundred draws of unrelated rows."""
+    z = [
+        assess(rows(200, 3, s), np.tile(np.random.default_rng(s + 500).standard_normal((200, 1)), (1, copies)))[
+            "neighbours_z"
+        ]
+        for s in range(100)
+    ]
+    assert abs(np.mean(z)) < 0.35
+    assert 0.6 < np.std(z) < 1.3
+
+
+def test_rows_are_taken_between_examinations() -> None:
+    """A run of 120 steps is examined a few times; rows of many batches are compared all the same."""
+    generator = torch.Generator().manual_seed(0)
+    with watched() as seen:
+        model = nn.Linear(5, 2)
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        for _ in range(120):
+            x = torch.randn(8, 5, generator=generator)
+            functional.mse_loss(model(x), x[:, :2] - x[:, 2:4]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    data = seen.recording.happened("pairs")[-1].data
+    assert data["rows"] > 180
+    assert data["columns"] == 2
+    assert data["linear_left"] < 0.05
+
+
+def test_a_target_left_over_from_another_loss_is_not_paired() -> None:
+    """Where what is differentiated comes of no loss function that was just called, its target isn't known."""
+    generator = torch.Generator().manual_seed(0)
+    with watched() as seen:
+        model = nn.Linear(5, 1)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        old = torch.randn(64, 1, generator=generator)
+        functional.mse_loss(model(torch.randn(64, 5, generator=generator)), old).backward()
+        for _ in range(60):
+            model(torch.randn(64, 5, generator=generator)).cosh().log().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert all(e.data["rows"] <= 64 for e in seen.recording.happened("pairs"))

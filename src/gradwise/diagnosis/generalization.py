@@ -166,9 +166,9 @@ def _overshot(e: Evidence, reached: float, nothing: float, simple: float) -> Hyp
     """`lr-too-high`: it learned next to nothing of what there is, with steps that jump across the valley."""
     says = (
         f"The loss hangs at {reached:.4g}; a guess that never looks at the input gets {nothing:.4g}, and simply going "
-        f"by similar rows about {simple:.4g} or less. The steps overshoot: next to nothing of what they promise is paid, "
-        f"and they have thrown the parameters {e.travel:.3g} times their length away. Lower the learning rate and "
-        "start again."
+        f"by similar rows about {simple:.4g} or less. The steps overshoot: next to nothing of what they promise is "
+        f"paid, and they have thrown the parameters {e.travel:.3g} times their length away. Lower the learning rate "
+        "and start again."
     )
     evidence = {
         "loss_settled": reached, "loss_without_looking": nothing, "loss_of_simple_predictor": simple,

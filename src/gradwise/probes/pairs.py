@@ -8,7 +8,7 @@ What they reach is a floor under what a network should: where they do far better
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -40,12 +40,19 @@ _DENSE = 4
 class Pairs:
     """Gathers rows of the first input with their targets; tries at the end how well the one predicts the other.
 
+    Args:
+        losses: know the last target.
+        meter: its budget is shared.
+        known: whether that is the target of the loss about to be differentiated, and not one left over from another.
+
     Attributes:
         due: the backward pass (counted from 0) from which on rows are to be taken between examinations.
     """
 
-    def __init__(self, torch: ModuleType, recorder: Recorder, losses: LossCalls, meter: Meter) -> None:
-        self.torch, self.recorder, self.losses, self.meter = torch, recorder, losses, meter
+    def __init__(
+        self, torch: ModuleType, recorder: Recorder, losses: LossCalls, meter: Meter, known: Callable[[], bool]
+    ) -> None:
+        self.torch, self.recorder, self.losses, self.meter, self.known = torch, recorder, losses, meter, known
         self.due = 1
         self._taken = 0
         self._spent = self._cost = 0.0
@@ -57,12 +64,12 @@ class Pairs:
 
     def before(self, exam: Exam) -> None:
         """Take some rows of the batch."""
-        if not self._over and self._rows < _ROWS:
+        if not self._over and self._rows < _ROWS and self.known():
             self._take(exam.losses)
 
-    def between(self, backward: int, steps: int, losses: Sequence[Tensor], known: bool) -> None:
-        """The same before a backward pass that is not examined; `known` says whether its targets are."""
-        if not known:
+    def between(self, backward: int, steps: int, losses: Sequence[Tensor]) -> None:
+        """The same before a backward pass that is not examined."""
+        if not self.known():
             self.due = 2 * backward
             return
         if self._over or self._rows >= _ROWS or not losses[0].is_cpu:  # on a device, reading rows would wait for it

@@ -69,7 +69,7 @@ class Watcher:
         self.validation = Validation(recorder)
         self.losses = LossCalls(torch, self.validation, self.meter, lambda: self.steps, self._fail)
         self.by_hand = ByHand(torch, self.losses)
-        self.pairs = Pairs(torch, recorder, self.losses, self.meter)
+        self.pairs = Pairs(torch, recorder, self.losses, self.meter, self._target_known)
         self.unscaler = Unscaler(recorder)
         self.stepping = Stepping(torch, self.registry, self.losses, self.meter, self._fail)
         self.after_step = self.stepping.after_step
@@ -239,11 +239,14 @@ class Watcher:
             if examined:
                 self.examinations.before(self.backwards, losses)
             elif self.backwards >= self.pairs.due:
-                known = self.losses.called or self.by_hand.found
-                self.pairs.between(self.backwards, self.steps, losses, known)
+                self.pairs.between(self.backwards, self.steps, losses)
         except Exception as error:
             self._fail("before backward", error)
         self._charge_examination(perf_counter() - began)
+
+    def _target_known(self) -> bool:
+        """Whether a loss function was called for what is about to be differentiated, or it was recognized."""
+        return self.losses.called or self.by_hand.found
 
     def _charge_examination(self, cost: float) -> None:
         """The first examination is part of starting up."""
