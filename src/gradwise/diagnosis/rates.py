@@ -95,9 +95,8 @@ def too_low(e: Evidence) -> Hypothesis | None:
     if c is None or c.bad_at_end:
         return None
     sloped = e.kept_late > 0.4 * e.kept_early and e.kept_late > 0 and e.cosine_early.above(0.0)
-    if (
-        math.isnan(e.kept_late) or e.promised_late < 0.5
-    ):  # no looks, or swinging at a standstill: the curve alone would have to tell a slow run from a hard task
+    # Without looks the curve alone would have to tell a slow run from a hard task; and one that swings stands still.
+    if math.isnan(e.kept_late) or e.promised_late < 0.5:
         return None
     if c.losses.min() >= 0 and c.end < _ARRIVED * c.start:
         return None  # a loss that has come down to next to nothing has nothing to gain from a higher rate
