@@ -101,7 +101,10 @@ def test_steps_that_throw_the_weights_away_are_no_lack_of_capacity() -> None:
     thrown = diagnose(_stuck(travel=10.0, promise=20.0))
     assert said(thrown)[0] == "lr-too-high"
     assert thrown.findings[0].evidence["loss_of_simple_predictor"] < 1
-    assert said(diagnose(_stuck(travel=0.5, promise=1e-3)))[:1] == ["underfitting"]
+    recording = _stuck(travel=0.5, promise=1e-3)
+    assert said(diagnose(recording))[:1] == ["underfitting"]
+    unseen = {key: series for key, series in recording.series.items() if key[0] != signals.KEPT.name}
+    assert not said(diagnose(replace(recording, series=unseen)))
 
 
 def test_not_finite_out_of_the_blue_is_no_running_off() -> None:

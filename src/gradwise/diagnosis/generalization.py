@@ -148,7 +148,8 @@ def underfits(case: Case) -> Hypothesis | None:
     others = [h for h in (rates.too_high(e), rates.too_low(e), rates.never_lowered(e), rates.came_apart(e)) if h]
     # Settled means that the gradients of different batches have nothing left in common, nor do steps gain on the next.
     surest = max((h.confidence for h in others), default=0.0)
-    if e.sloped or surest >= REPORT or e.steps < rates.SHORT:
+    # Where steps were not looked at, nobody knows whether their rate is sound.
+    if math.isnan(e.kept_late) or e.sloped or surest >= REPORT or e.steps < rates.SHORT:
         confidence = 0.45
     else:
         # Where a rate is suspected, trials of it come next, and decide which of the two is told first.
