@@ -156,3 +156,25 @@ def test_targets_of_several_numbers_that_belong_to_other_rows() -> None:
 def test_targets_of_several_numbers_that_belong() -> None:
     found = _two_numbers(related=True)
     assert "labels-mismatched" not in said(found) + suspected(found)
+
+
+def test_weights_under_a_strong_penalty_show_in_two_looks() -> None:
+    """On a busy machine a short run is hardly looked at; what is left of its weights shows all the same."""
+    batches, model = blobs(spread=0.5), mlp(8, 32, 16, 4)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.5)
+
+    def training() -> None:
+        for _ in range(300):
+            x, y = batches()
+            optimizer.zero_grad()
+            F.cross_entropy(model(x / 4), y).backward()
+            optimizer.step()
+
+    recording = recorded(training)
+    looked = {s.name for s in (signals.PARAMETER, signals.UPDATE, signals.TRAVEL, signals.GRADIENT, signals.PULL)}
+    few = {
+        key: Series(s.steps[[0, -1]], s.values[[0, -1]], s.labels) if key[0] in looked and len(s) > 2 else s
+        for key, s in recording.series.items()
+    }
+    assert said(diagnose(recording))[0] == "over-regularized"
+    assert said(diagnose(replace(recording, series=few)))[0] == "over-regularized"

@@ -51,7 +51,8 @@ def penalty_of(case: Case) -> Penalty | None:
     # The label of a column is the parameter's name.
     held = {p.name: decay[p.group] for p in e.optimizer.parameters if len(p.shape) > 1 and p.group < len(decay)}
     decayed = [i for i, name in enumerate(norms.labels) if held.get(name, 0.0) > 0]
-    if not decayed or len(norms) < 4 or norms.values.ndim != 2:
+    # What became of the weights shows in two looks, if the second is late enough.
+    if not decayed or len(norms) < 2 or norms.values.ndim != 2 or norms.steps[-1] < 0.5 * e.steps:
         return None
     strengths = np.array([held[norms.labels[i]] for i in decayed])
     sizes = norms.values[:, decayed]
@@ -66,7 +67,7 @@ def penalty_of(case: Case) -> Penalty | None:
     shrinking = float(rates.sum()) * float(strengths.max()) / (1 if adaptive else 1 - e.momentum)
     return Penalty(
         strength=float(strengths.max()),
-        shrunk=float(np.median(overall[-3:]) / overall[0]) if overall[0] > 0 else math.nan,
+        shrunk=float(np.median(overall[late][-3:]) / overall[0]) if overall[0] > 0 else math.nan,
         expected=math.nan if coupled and adaptive else math.exp(-min(shrinking, 700.0)),
         pull=float(np.nanmean(pulls[pull.steps >= 0.6 * pull.steps[-1]].sum(axis=1))) if len(pull) else math.nan,
         balance=float((sizes[late] ** 2).mean(axis=0) @ strengths) if coupled else math.nan,
