@@ -32,6 +32,7 @@ class Orders:
         audit: where to keep what the script changes (`gradwise.trials.audit`); None in a trial.
         guard: what a trial may touch (`gradwise.trials.guard`); None in a watched run.
         dense: look at the tensors at every step that is due, whatever it costs (in a trial nobody waits for).
+        light: leave torch's compiler out until something asks for it (`gradwise.trials.compiler`); in trials.
         curvature: measure the curvature at a step and end the run there (`gradwise.trials.replay`).
         trace: find where a loss that isn't finite came from and end the run there (`gradwise.trials.trace`).
     """
@@ -45,6 +46,7 @@ class Orders:
     audit: Mapping[str, Any] | None = None
     guard: Mapping[str, Any] | None = None
     dense: bool = False
+    light: bool = False
     curvature: Mapping[str, int] | None = None
     trace: Mapping[str, int] | None = None
 
@@ -85,6 +87,10 @@ class _Child:
         self.sink.message("facts", {"pid": self.pid})
         self.sink.flush()
         self.isolate()
+        if self.orders.light:
+            from gradwise.trials.compiler import put_off
+
+            put_off()
         after_import("torch", self.on_torch)
 
     def isolate(self) -> None:
