@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Fixtures of a module that take many seconds: all tests that need one go to the same of pytest's processes, which makes
 # it once.
-COSTLY = frozenset({"sick", "visit", "known", "plain", "tried", "stubborn"})
+COSTLY = frozenset({"sick", "visit", "known", "plain", "tried", "stubborn", "together"})
 
 
 @pytest.hookimpl(tryfirst=True)

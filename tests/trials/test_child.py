@@ -97,10 +97,10 @@ def script(tmp_path_factory) -> Path:
 class Run:
     """A run with orders: how it ended, what it recorded, what it said."""
 
-    def __init__(self, script: Path, mode: str = "plain", **orders) -> None:
+    def __init__(self, script: Path, mode: str = "plain", light: bool = True, **orders) -> None:
         frames: list = []
         target = Target(script.name, (mode,), cwd=str(script.parent))
-        self.ended: Ended = process.trial(target, orders, frames.extend, dict(os.environ), 100)
+        self.ended: Ended = process.trial(target, {**orders, "light": light}, frames.extend, dict(os.environ), 100)
         side = ("seeded", "effect", "violation")
         self.notes = [f.data for f in frames if isinstance(f, Message) and f.kind in side]
         self.recording: Recording = (
@@ -116,7 +116,8 @@ class Run:
 
 @pytest.fixture(scope="module")
 def plain(script) -> Run:
-    return Run(script)
+    """As a watched run: with all that torch imports."""
+    return Run(script, light=False)
 
 
 @pytest.fixture(scope="module")
