@@ -126,7 +126,7 @@ def test_where_it_cannot_be_tried_it_says_why(tmp_path: Path) -> None:
     place.write("none.py", "import torch\nprint('no training')\n")
     done = place.run("lr", "none.py")
     assert done.returncode == 1
-    assert "no learning rate found" in done.stdout
+    assert "optimizer 0: no learning rate found" in done.stdout
     assert "took no optimizer step" in done.stdout or "took no step" in done.stdout
 
 
