@@ -176,10 +176,12 @@ SCRIPTS = {
 ALL = f"""
 import os, sys, traceback
 import torch
-import sklearn.model_selection
+if "kinds" in sys.argv:
+    import sklearn.model_selection
 
 scripts = {SCRIPTS!r}
-for name, text in scripts.items():
+for name in sys.argv[1:]:
+    text = scripts[name]
     forks = name not in ("unseeded", "draws")
     forked = os.fork() if forks else 0
     if forked:
@@ -192,7 +194,7 @@ for name, text in scripts.items():
         traceback.print_exc()
         os._exit(1)
     sys.stdout.flush()
-    if forks:
+    if name != "unseeded":
         os._exit(0)
 """
 
@@ -212,9 +214,10 @@ class Together:
     def run(self, seed: int | str | None, again: bool = False) -> tuple[dict[str, Any], Ran]:
         if (seed, again) not in self.runs:
             orders = {} if isinstance(seed, str) else {"seed": seed}
-            ran = run(self.script, self.folder, self.folder / "aside", **orders).ok()
+            names = [name for name in SCRIPTS if not (again or seed == 2) or "sklearn" not in SCRIPTS[name]]
+            ran = run(self.script, self.folder, self.folder / "aside", names, **orders).ok()
             printed = [json.loads(line) for line in ran.stdout.splitlines()]
-            self.runs[seed, again] = dict(zip(SCRIPTS, printed, strict=True)), ran
+            self.runs[seed, again] = dict(zip(names, printed, strict=True)), ran
         return self.runs[seed, again]
 
 
