@@ -176,8 +176,7 @@ SCRIPTS = {
 ALL = f"""
 import os, sys, traceback
 import torch
-if "kinds" in sys.argv:
-    import sklearn.model_selection
+import sklearn.model_selection
 
 scripts = {SCRIPTS!r}
 for name in sys.argv[1:]:
