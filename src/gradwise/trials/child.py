@@ -201,7 +201,11 @@ class _Child:
         self.sink.flush()
         if self.over and self.orders.light:
             # The script's own functions for the end have run. To unload torch would take half as long as to load it.
-            for stream in (sys.stdout, sys.stderr):
+            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
                 with suppress(Exception):
-                    stream.flush()
+                    stream.flush()  # type: ignore[union-attr]
+            with suppress(Exception):
+                import ctypes
+
+                ctypes.CDLL(None).fflush(None)  # what was printed from C
             os._exit(0)
