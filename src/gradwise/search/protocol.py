@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from gradwise.search.jobs import Engine, Job, Result
 from gradwise.search.judge import Judgement, judge
+from gradwise.search.rows import Row
 from gradwise.search.storage import AwayError
-from gradwise.search.study import Row, Study
+from gradwise.search.study import Study
 
 MOST_LOST = 5
 """Runs lost one after another after which a search gives up, times the runs at a time."""

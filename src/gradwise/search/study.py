@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +17,7 @@ from gradwise.search.drivers import PREFIX, Drivers
 from gradwise.search.jobs import Result
 from gradwise.search.methods import Method, pruner, sampler
 from gradwise.search.pending import Pending
+from gradwise.search.rows import Row, row_of, state_of
 from gradwise.search.space import Configuration, Space
 from gradwise.search.storage import AwayError, Storage, StudyError, quietly, reached
 from gradwise.search.suggestions import distributions, encoded, suggest
@@ -33,22 +33,6 @@ _REPEATS = 50
 _AGAIN = 2
 # Seconds without a word after which no connection is held, and those after which one that failed is tried again.
 _IDLE, _AGAIN_IN = 5.0, 1.0
-_ENDED = ("complete", "pruned", "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One trial as the study knows it: `state` is "running", "waiting", "complete", "pruned", "failed" or "lost"."""
-
-    number: int
-    config: Configuration
-    state: str
-    result: Result | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it was run, so that it counts."""
-        return self.state in _ENDED
 
 
 class Study:
@@ -252,7 +236,7 @@ class Study:
             self._once(lambda: self._end(number, config, result))
         except AwayError:
             self._pending.add(number, result)
-            self._rows[number] = Row(number, config, _state(result), result)
+            self._rows[number] = Row(number, config, state_of(result), result)
 
     def taken(self) -> list[int]:
         """Trials under way that another driver has taken over, thinking this one dead; they are its own no more."""
@@ -304,11 +288,9 @@ class Study:
             known = self._rows.get(trial.number)
             if known is not None and known.ended:
                 continue
-            run, result = trial.user_attrs.get("run"), trial.user_attrs.get("result")
-            if run is not None:
-                state = "lost" if trial.user_attrs.get("lost") else _STATES[trial.state.name]
-                made = None if result is None else Result.from_json(result)
-                self._rows[trial.number] = Row(trial.number, run["config"], state, made)
+            row = row_of(trial)
+            if row is not None:
+                self._rows[trial.number] = row
 
     def _adopt(self) -> bool:
         """Settle what drivers that are gone left under way; whether there was anything."""
@@ -342,7 +324,7 @@ class Study:
 
         try:
             self._mark(number, "result", result.to_json())
-            state = _state(result)
+            state = state_of(result)
             if state == "lost":
                 state = self._lose(number, config)
             elif state == "complete":
@@ -446,15 +428,6 @@ class Study:
         while self._list and self._list[0] in known:
             self._list.pop(0)
         return self._list[0] if self._list else None
-
-
-def _state(result: Result) -> str:
-    if result.lost:
-        return "lost"
-    return "failed" if result.problem else "pruned" if result.pruned else "complete"
-
-
-_STATES = {"RUNNING": "running", "WAITING": "waiting", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 def same_question(study: Study, wanted: Mapping[str, Any]) -> None:
