@@ -85,6 +85,26 @@ def test_a_grid_ends_and_a_small_space_does_too() -> None:
     assert study.best() == study.rows()[seen.index(1)]
 
 
+def test_a_trial_is_written_when_it_is_complete_and_methods_know_all_before_it(tmp_path, monkeypatch) -> None:
+    from optuna.samplers import RandomSampler
+
+    known: list[int] = []
+
+    class Sampler(RandomSampler):
+        def sample_independent(self, study, *given):
+            known.append(len(study._get_trials(deepcopy=False, use_cache=True)))
+            return super().sample_independent(study, *given)
+
+    study = Study(f"sqlite:///{tmp_path / 'tune.db'}", "s", SPACE, Method("random"))
+    study._study.sampler = Sampler(0)
+    go(study, 3)
+    assert known == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    monkeypatch.setattr(Sampler, "sample_independent", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        study.ask()
+    assert len(study._study.get_trials()) == 3
+
+
 def test_nothing_is_run_twice_at_the_same_time() -> None:
     study = Study(None, "s", Space.of({}, {"n": "1..3"}), Method("random"))
     rows = [row for _ in range(5) if (row := study.ask()) is not None]

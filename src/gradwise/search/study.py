@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -79,8 +78,11 @@ class Study:
         with quietly(), self._storage.explained():
             import optuna
 
+            from gradwise.search.drafts import Drafts
+
+            self._drafts = Drafts.over(self._storage.optuna)
             with self._storage.alone(name):
-                self._study = optuna.create_study(storage=self._storage.optuna, study_name=name, load_if_exists=True)
+                self._study = optuna.create_study(storage=self._drafts, study_name=name, load_if_exists=True)
             if self._storage.shared:
                 self._drivers.begin()
                 self._pending.inherit()
@@ -153,28 +155,38 @@ class Study:
             self._refresh()
             if most is not None and sum(r.ended or r.state == "running" for r in self._rows.values()) >= most:
                 return None
-            if self._list is not None and not any(t.state.name == "WAITING" for t in self._trials):
+            waiting = any(t.state.name == "WAITING" for t in self._trials)
+            if self._list is not None and not waiting:
                 listed = self._take()
                 if listed is None:
                     return None
                 return self._claimed(listed)
-            trial = self._study.ask()
-            self._nameless[trial.number] = -math.inf
+            # One that waits is in the database already; any other is written once it is known.
+            trial = self._study.ask() if waiting else self._drafts.begin(self._study, self._trials)
+            if waiting:
+                self._nameless[trial.number] = -math.inf
             config = self.space.active(lambda p, trial=trial: suggest(trial, p))  # type: ignore[misc]
             others = [r for r in self._rows.values() if r.config == config]
             if any(r.state == "running" for r in others):
                 # Somebody is at it: what comes of it will be known soon enough.
-                self._tell(trial._trial_id, "FAIL", None)
+                if waiting:
+                    self._tell(trial._trial_id, "FAIL", None)
                 continue
             same = next((r for r in others if r.ended), None)
             if same is not None:
                 # The same run would give the same: it is told again for the method's sake, and counts once.
                 done = same.state == "complete" and same.result is not None
                 level = same.result.level if done and same.result else None
-                self._tell(trial._trial_id, "COMPLETE" if done else "FAIL", level)
+                if waiting:
+                    self._tell(trial._trial_id, "COMPLETE" if done else "FAIL", level)
+                else:
+                    self._storage.optuna.create_new_trial(self._study._study_id, self._drafts.ended(level))
                 continue
-            trial.set_user_attr("run", {"config": config, "driver": self._drivers.me})
-            return self._begun(trial.number, trial._trial_id, config)
+            run = {"config": config, "driver": self._drivers.me}
+            if waiting:
+                trial.set_user_attr("run", run)
+                return self._begun(trial.number, trial._trial_id, config)
+            return self._written(self._drafts.claimed(run), config)
         return None
 
     def guess(self, configs: Sequence[Configuration]) -> None:
@@ -190,17 +202,18 @@ class Study:
             self._patiently(enqueue)
 
     def _claimed(self, config: dict[str, Value]) -> Row:
-        """A trial of a configuration that is known beforehand, made and claimed in one go."""
-        from optuna.trial import TrialState, create_trial
+        """A trial of a configuration that is known beforehand."""
+        from gradwise.search.drafts import claimed
 
         parts = encoded(self.space, config)
-        template = create_trial(
-            state=TrialState.RUNNING, params=parts, distributions=distributions(self.space, parts),
-            user_attrs={"run": {"config": config, "driver": self._drivers.me}},
-        )  # fmt: skip
-        template.datetime_start = datetime.now()
-        made = self._storage.optuna.create_new_trial(self._study._study_id, template_trial=template)
-        number = self._storage.optuna.get_trial_number_from_id(made)
+        run = {"config": config, "driver": self._drivers.me}
+        return self._written(claimed(parts, distributions(self.space, parts), run), config)
+
+    def _written(self, trial: optuna.trial.FrozenTrial, config: dict[str, Value]) -> Row:
+        """A trial made and claimed in one go."""
+        made = self._storage.optuna.create_new_trial(self._study._study_id, template_trial=trial)
+        # Nobody else makes one meanwhile; asking for its number would read all of it.
+        number = len(self._trials) if self._storage.locks else self._storage.optuna.get_trial_number_from_id(made)
         return self._begun(number, made, config)
 
     def _begun(self, number: int, trial: int, config: dict[str, Value]) -> Row:
