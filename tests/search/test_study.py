@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from gradwise.search.jobs import Result
 from gradwise.search.methods import METHODS, PRUNING, Method
+from gradwise.search.pending import leave
 from gradwise.search.space import Space
 from gradwise.search.storage import AwayError, StudyError
 from gradwise.search.study import Study, same_question
@@ -164,6 +165,39 @@ def test_what_was_written_down_but_not_told_is_not_run_again(tmp_path, monkeypat
     monkeypatch.setattr("gradwise.search.drivers.alive", lambda owner, silent: False)
     after = Study(url, "s", SPACE, Method("random"))
     assert [(r.state, r.result) for r in after.rows()] == [("complete", Result(3.0))]
+
+
+def test_what_a_worker_left_for_a_driver_that_died_is_not_run_again(tmp_path, monkeypatch) -> None:
+    url, folder = f"sqlite:///{tmp_path / 'tune.db'}", tmp_path / ".gradwise"
+    first = Study(url, "s", SPACE, Method("random"), folder)
+    done, torn, told = first.ask(), first.ask(), first.ask()
+    assert done is not None
+    assert torn is not None
+    assert told is not None
+    leave(Result(2.0), first.keep(done.number))
+    leave(Result(9.0, lost=True), first.keep(torn.number))
+    leave(Result(3.0), first.keep(told.number))
+    Path(first.keep(torn.number)).write_text('{"value": ')
+    first.tell(told.number, Result(3.0))
+    assert len(list(folder.glob("made-*"))) == 2
+    other = Study(url, "s", SPACE, Method("random"), folder)
+    assert [r.state for r in other.rows()] == ["running", "running", "complete"]  # its driver lives
+    monkeypatch.setattr("gradwise.search.drivers.alive", lambda owner, silent: False)
+    after = Study(url, "s", SPACE, Method("random"), folder)
+    assert [r.state for r in after.rows()] == ["complete", "lost", "complete"]
+    assert after.rows()[0].result == Result(2.0)
+    assert not Path(first.keep(done.number)).exists()
+    assert Study(None, "s", SPACE, Method("random"), folder).keep(0) == ""
+
+
+def test_a_driver_that_is_told_to_end_takes_what_its_workers_left(tmp_path: Path) -> None:
+    url, folder = f"sqlite:///{tmp_path / 'tune.db'}", tmp_path / ".gradwise"
+    study = Study(url, "s", SPACE, Method("random"), folder)
+    rows = [row for _ in range(2) if (row := study.ask()) is not None]
+    leave(Result(2.0), study.keep(rows[0].number))
+    study.close()
+    assert [r.state for r in Study(url, "s", SPACE, Method("random"), folder).rows()] == ["complete", "lost"]
+    assert [p.name for p in folder.iterdir()] == [".gitignore"]
 
 
 def test_a_driver_that_died_between_asking_and_saying_so_loses_nothing(tmp_path, monkeypatch) -> None:

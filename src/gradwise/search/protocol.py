@@ -184,7 +184,7 @@ class _Search:
             if row is None:
                 return self._elsewhere(running)
             running.add(str(row.number))
-            self.engine.submit(Job(str(row.number), row.config))
+            self.engine.submit(Job(str(row.number), row.config, keep=self.study.keep(row.number)))
             self._show("searching")
         return True
 

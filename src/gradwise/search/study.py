@@ -241,6 +241,11 @@ class Study:
         except UpdateFinishedTrialError:  # another driver has taken it over
             return True
 
+    def keep(self, number: int) -> str:
+        """The file in which a worker leaves what a trial gave, should this driver die first; "" for none."""
+        place = self._pending.place(self._drivers.me, number) if self._storage.shared else None
+        return "" if place is None else str(place)
+
     def tell(self, number: int, result: Result) -> None:
         """Take a trial's result; where the database is away, it is told as soon as it is back."""
         self._open.pop(number)
@@ -250,6 +255,7 @@ class Study:
         except AwayError:
             self._pending.add(number, result)
             self._rows[number] = Row(number, config, state_of(result), result)
+        self._pending.forget(self._drivers.me, number)
 
     def taken(self) -> list[int]:
         """Trials under way that another driver has taken over, thinking this one dead; they are its own no more."""
@@ -279,7 +285,7 @@ class Study:
             with quietly(), reached(), self._storage.alone(self.name):
                 self._flush()
                 for number in list(self._open):
-                    self._lose(number, self._rows[number].config)
+                    self._settled(number, {"driver": self._drivers.me, "config": self._rows[number].config}, None)
                     del self._open[number]
                 self._refresh()
                 self._drivers.end()
@@ -324,12 +330,18 @@ class Study:
                     self._tell(trial._trial_id, "FAIL", None)
                     found = True
             elif run["driver"] == self._drivers.me or self._drivers.gone(run["driver"], self._notes):
-                if result is None:
-                    self._lose(trial.number, run["config"])
-                else:
-                    self._end(trial.number, run["config"], Result.from_json(result))
+                self._settled(trial.number, run, None if result is None else Result.from_json(result))
                 found = True
         return found
+
+    def _settled(self, number: int, run: Mapping[str, Any], result: Result | None) -> None:
+        """Nobody works on a trial any more: it has ended where there is a result, else it is lost."""
+        result = result or self._pending.left(run["driver"], number)
+        if result is None:
+            self._lose(number, run["config"])
+        else:
+            self._end(number, run["config"], result)
+            self._pending.forget(run["driver"], number)
 
     def _end(self, number: int, config: Configuration, result: Result) -> None:
         """Keep a result: first what it is, then that it has ended, so that whoever finds the one does the other."""
