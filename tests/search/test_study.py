@@ -176,6 +176,8 @@ def test_what_a_worker_left_for_a_driver_that_died_is_not_run_again(tmp_path, mo
     assert told is not None
     leave(Result(2.0), first.keep(done.number))
     leave(Result(9.0, lost=True), first.keep(torn.number))
+    leave(Result(None, problem="BrokenPipeError: nobody hears it any more"), first.keep(torn.number))
+    assert not Path(first.keep(torn.number)).exists()
     leave(Result(3.0), first.keep(told.number))
     Path(first.keep(torn.number)).write_text('{"value": ')
     first.tell(told.number, Result(3.0))

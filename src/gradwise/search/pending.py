@@ -97,7 +97,7 @@ class Pending:
 
 def leave(result: Result, place: str) -> None:
     """Keep a worker's result where the next driver finds it; "" keeps nothing, nor does a place that isn't there."""
-    if not place or result.lost:
+    if not place or result.lost or result.problem:  # which may come of the driver's very end
         return
     path = Path(place)
     with suppress(OSError):

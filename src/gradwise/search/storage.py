@@ -71,15 +71,6 @@ class Storage:
         """A short name for it, the same for the same database."""
         return hashlib.sha256(self.where.encode()).hexdigest()[:10]
 
-    @property
-    def locks(self) -> bool:
-        """Whether `alone` keeps others out, or there are none."""
-        return bool(self._lock) or not self.shared or self._postgresql
-
-    @property
-    def _postgresql(self) -> bool:
-        return self._engine is not None and self._engine.dialect.name == "postgresql"
-
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
         """Nobody else who asks to be alone with the same thing is, meanwhile; a process that dies is alone no more.
@@ -91,7 +82,7 @@ class Storage:
             with open(self._lock, "a") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield
-        elif self._engine is not None and self._postgresql:
+        elif self._engine is not None and self._engine.dialect.name == "postgresql":
             with reached():
                 connection = self._engine.connect()
             try:

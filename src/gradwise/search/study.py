@@ -212,9 +212,7 @@ class Study:
     def _written(self, trial: optuna.trial.FrozenTrial, config: dict[str, Value]) -> Row:
         """A trial made and claimed in one go."""
         made = self._storage.optuna.create_new_trial(self._study._study_id, template_trial=trial)
-        # Nobody else makes one meanwhile; asking for its number would read all of it.
-        number = len(self._trials) if self._storage.locks else self._storage.optuna.get_trial_number_from_id(made)
-        return self._begun(number, made, config)
+        return self._begun(self._storage.optuna.get_trial_number_from_id(made), made, config)
 
     def _begun(self, number: int, trial: int, config: dict[str, Value]) -> Row:
         self._nameless.pop(number, None)
