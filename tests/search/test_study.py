@@ -315,3 +315,20 @@ def test_all_settings_of_a_method_are_shown() -> None:
         assert isinstance(Method(name).settings(), dict)
     assert Method("tpe", slots=4).settings()["constant_liar"]
     assert replace(Method(), pruning="hyperband", evaluations=27).pruning_settings()["max_resource"] == 27
+
+
+def test_a_trial_made_beside_ours_takes_a_number_of_its_own(tmp_path: Path) -> None:
+    study = Study(f"sqlite:///{tmp_path / 'tune.db'}", "s", SPACE, Method("random"))
+    real = study._storage.optuna.create_new_trial
+
+    def beside(*given: object, **named: object) -> int:
+        study._storage.optuna.create_new_trial = real  # type: ignore[method-assign]
+        study._study.enqueue_trial({})  # as whoever loses a run does, who claims nothing
+        return real(*given, **named)  # type: ignore[arg-type]
+
+    study._storage.optuna.create_new_trial = beside  # type: ignore[method-assign]
+    row = study.ask()
+    assert row is not None
+    assert row.number == 1
+    study.tell(row.number, Result(1.0))
+    assert [(t.number, t.state.name) for t in study._study.get_trials()] == [(0, "WAITING"), (1, "COMPLETE")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -212,7 +213,15 @@ class Study:
     def _written(self, trial: optuna.trial.FrozenTrial, config: dict[str, Value]) -> Row:
         """A trial made and claimed in one go."""
         made = self._storage.optuna.create_new_trial(self._study._study_id, template_trial=trial)
-        return self._begun(self._storage.optuna.get_trial_number_from_id(made), made, config)
+        return self._begun(self._number(made), made, config)
+
+    def _number(self, trial: int) -> int:
+        """Of a trial just made, most likely the one after all others: asking for it by its id would read all of it."""
+        number, storage = len(self._trials), self._storage.optuna
+        with suppress(KeyError):
+            if storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number) == trial:
+                return number
+        return storage.get_trial_number_from_id(trial)
 
     def _begun(self, number: int, trial: int, config: dict[str, Value]) -> Row:
         self._nameless.pop(number, None)
