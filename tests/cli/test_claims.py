@@ -9,14 +9,17 @@ import time
 import types
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cli.visits import Place, refused
 from gradwise import lab
 from gradwise.cli import main
+from gradwise.cli.claims import _Progress
 from gradwise.lab import pages
 from gradwise.lab.data import DataError
+from gradwise.lab.experiment import Cell
 from lab.toy import MADE, TOY
 
 Run = Callable[..., tuple[int, str, str]]
@@ -154,7 +157,7 @@ def test_two_processes_killed_and_gone_on_with(tmp_path: Path) -> None:
     while started.poll() is None and len(list(kept.glob("*.json"))) < 2:
         time.sleep(0.1)
     started.send_signal(signal.SIGINT)
-    _, err = started.communicate(timeout=60)
+    _, err = started.communicate(timeout=200)
     assert started.returncode == 130, err
     assert err.count("of 10 runs of X5 are kept; the same command goes on from here") == 1
     assert "Traceback" not in err
@@ -166,3 +169,18 @@ def test_two_processes_killed_and_gone_on_with(tmp_path: Path) -> None:
     records = json.loads((tmp_path / "x5.json").read_text("utf-8"))["records"]
     assert len({(r["cell"], r["seed"]) for r in records}) == len(records) == 10
     assert not [p for p in kept.iterdir() if p.suffix != ".json"], "no lock and no half file is left"
+
+
+def test_the_time_left_is_judged_by_what_this_process_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("gradwise.cli.claims.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    job = SimpleNamespace(wanted=lambda: 4, lacking=lambda: [0, 1, 2, 3], experiment=SimpleNamespace(id="X"))
+    progress = _Progress(job, quiet=True)
+    said: list[str] = []
+    progress.live = SimpleNamespace(update=said.append)
+    cell = Cell("a", {})
+    progress.tell(cell, 0, 0.0)
+    progress.tell(cell, 0, 0.5)  # from a checkpoint
+    clock[0] = 100.0
+    progress.tell(cell, 0, 0.75)
+    assert said[-1].endswith("21 min 40 s left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,19 +113,26 @@ def test_another_machines_driver_is_given_up_only_when_its_pulse_stops(
 ) -> None:
     url = postgresql.url("pulse")
     monkeypatch.setattr(drivers, "PULSE", 0.1)
-    monkeypatch.setattr(drivers, "alive", lambda process, silent: silent < 1.0)  # as of another machine
+    silences: list[float] = []
+    patience = 60.0
+
+    def heard(process: Any, silent: float) -> bool:  # as of another machine
+        silences.append(silent)
+        return silent < patience
+
+    monkeypatch.setattr(drivers, "alive", heard)
     theirs = Study(url, "tune", SPACE, GRID)
     row = theirs.ask()
     assert row is not None
     ours = Study(url, "tune", SPACE, GRID)
-    seen = []
-    for _ in range(2):
-        for _ in range(15):
-            seen.append(ours.ask(1))
-            drivers.time.sleep(0.1)
-        theirs._drivers.end()  # as when its machine is cut off
-    again = next(found for found in seen if found is not None)
-    assert seen.index(again) >= 15
+    while sum(after < before for before, after in pairwise(silences)) < 3:  # until its pulse was felt three times
+        assert ours.ask(1) is None
+        drivers.time.sleep(0.05)
+    theirs._drivers.end()  # as when its machine is cut off
+    patience = 1.0
+    while (again := ours.ask(1)) is None:
+        drivers.time.sleep(0.05)
+    assert silences[-1] >= patience
     assert again.config == row.config
     # When it comes back, its trial is another's, and counts once.
     theirs.tell(row.number, Result(5.0))

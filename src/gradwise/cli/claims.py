@@ -263,7 +263,9 @@ class _Progress:
         self.job, self.quiet = job, quiet
         self.live = LiveLine() if not quiet else None
         self.began, self.said, self.counted = time.monotonic(), time.monotonic(), 0.0
-        self.done = self.before = job.wanted() - len(job.lacking())
+        self.before: float = job.wanted() - len(job.lacking())
+        self.done = self.before
+        self.timed = False
 
     def __enter__(self) -> _Progress:
         if self.live is not None:
@@ -281,6 +283,8 @@ class _Progress:
         now = time.monotonic()
         if share == 0.0 or now - self.counted > 1.0:  # other processes make runs as well
             self.done, self.counted = self.job.wanted() - len(self.job.lacking()), now
+        if share > 0.0 and not self.timed:  # what was done before, maybe from a checkpoint, took another process's time
+            self.timed, self.began, self.before = True, now, self.done + share
         self._show(f"{cell.name}, seed {seed}: {share:.0%}", self.done + share)
 
     def waiting(self) -> None:

@@ -232,7 +232,7 @@ class _Search:
                         refuse(str(halted))
                     found = range_test(track, self._budget(per))
                     known = {o.index: o.kind for o in track.optimizers}
-                    answers.append(Answer(index, rule or known.get(index, "?"), found, track.by_hand))
+                    answers.append(Answer(index, rule or known.get(index, ""), found, track.by_hand))
                     if options.which is None:
                         waiting += [i for i in known if i not in done and i not in waiting]
 

@@ -7,11 +7,12 @@ from typing import Any, Unpack
 
 import torch
 
-from gradwise.optim.optimizer import Optimizer, Options, Schedulable, scalar_dtype
+from gradwise.optim.optimizer import Optimizer, Options, Schedulable
 from gradwise.optim.rules.adadelta import adadelta
 from gradwise.optim.rules.adagrad import adagrad
 from gradwise.optim.rules.rmsprop import rmsprop
 from gradwise.optim.rules.rprop import rprop
+from gradwise.optim.states import scalar_dtype
 
 
 class Adagrad(Optimizer):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, repeat
 from operator import is_
 from threading import Lock
@@ -20,8 +19,9 @@ from gradwise.optim.inspection import Inspection
 from gradwise.optim.kernels import cpu, gpu
 from gradwise.optim.kernels.formula import Formula, take_apart
 from gradwise.optim.rules.rule import Rule
+from gradwise.optim.saving import Saving
 from gradwise.optim.settings import AROUND, PAIRS, Settled, check
-from gradwise.schedules import Schedule
+from gradwise.optim.states import States, dense
 
 Schedulable = float | Tensor | Callable[[int], float]
 BACKENDS = ("auto", "cpu", "gpu", "reference")
@@ -63,7 +63,7 @@ class Telemetry(NamedTuple):
     nonfinite: int
 
 
-class Optimizer(Inspection):
+class Optimizer(States, Saving, Inspection):
     """Steps parameters by a rule.
 
     Args:
@@ -378,59 +378,7 @@ class Optimizer(Inspection):
         """Why no kernel can step it."""
         if g.layout != torch.strided:
             return f"its gradient is {str(g.layout).removeprefix('torch.')}"
-        return None if _dense(p) else f"its elements don't lie side by side (strides {p.stride()})"
-
-    def _counted(self, i: int, group: Mapping[str, Any], device: torch.device | None) -> dict[str, Counters]:
-        """The group's counters on the host, or on a device; grown with the group."""
-        names = [*(["step"] if self.rule.counts else []), *(s.name for s in self.rule.states if s.scalar)]
-        while len(self._counters) <= i:
-            self._counters.append({})
-        held = self._counters[i].setdefault(device, {})
-        size = len(group["params"])
-        if names and (not held or len(held[names[0]].views) != size):
-            held.clear()
-            held.update({n: Counters(size, scalar_dtype(), device) for n in names})
-        return held
-
-    @torch.no_grad()
-    def _make_state(
-        self, p: Tensor, k: int, settings: Mapping[str, Any], counters: Mapping[str, Counters], group: Mapping[str, Any]
-    ) -> bool:
-        """Give `p` the state it lacks; whether it had none."""
-        if not (self.rule.counts or self.rule.present(settings) or self.master_weights or group.get("ema") is not None):
-            return True
-        state = self.state[p]
-        fresh = not any(s.name in state for s in self.rule.states) and "step" not in state
-        if self.rule.counts:
-            self._bind(state, "step", counters["step"], k, 0.0)
-        for s in self.rule.present(settings):
-            fill = settings[s.fill] if isinstance(s.fill, str) else s.fill
-            if s.scalar:
-                self._bind(state, s.name, counters[s.name], k, fill)
-            elif state.get(s.name) is None:
-                state[s.name] = self._tensor(p, fill)
-        if self.master_weights and p.dtype in (torch.bfloat16, torch.float16) and MASTER not in state:
-            state[MASTER] = p.detach().float()
-        if group.get("ema") is not None and AVERAGE not in state:
-            state[AVERAGE] = p.detach().clone(memory_format=torch.preserve_format)
-        for name, value in state.items():  # kernels go through memory, and a loaded state may lie in another order
-            if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride() and _dense(p):
-                state[name] = torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
-        return fresh
-
-    def _tensor(self, p: Tensor, fill: float) -> Tensor:
-        wide = self.master_weights and p.dtype in (torch.bfloat16, torch.float16)
-        value = complex(fill, fill) if p.is_complex() and fill else fill
-        return torch.full_like(
-            p, value, dtype=torch.float32 if wide else None, memory_format=torch.preserve_format, requires_grad=False
-        )
-
-    def _bind(self, state: dict[str, Any], name: str, counter: Counters, k: int, fill: float) -> None:
-        """Make `state[name]` a view of its counter, keeping its value."""
-        view = counter.views[k]
-        if state.get(name) is not view:
-            counter.numbers[k] = float(state[name]) if name in state else fill
-            state[name] = view
+        return None if dense(p) else f"its elements don't lie side by side (strides {p.stride()})"
 
     def _formula(self, static: Mapping[str, bool]) -> Formula:
         key = tuple(sorted(static.items()))
@@ -438,112 +386,11 @@ class Optimizer(Inspection):
             self._formulas[key] = take_apart(self.rule, static)
         return self._formulas[key]
 
-    # averaged weights
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Within this context, parameters hold their averages (`ema=`); afterwards their own values again."""
-        pairs = [(p, s[AVERAGE]) for p, s in self.state.items() if AVERAGE in s]
-        own = [p.detach().clone() for p, _ in pairs]
-        with torch.no_grad():
-            for p, average in pairs:
-                p.copy_(average)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for (p, _), value in zip(pairs, own, strict=True):
-                    p.copy_(value)
-
-    # saving and loading
-
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's, with one more entry, `gradwise`: how many steps were made, and schedules as JSON."""
-        saved: dict[str, Any] = super().state_dict()
-        saved["gradwise"] = {"steps": self.steps, "schedules": [_as_json(s) for s in self._schedules]}
-        return saved
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what this class or torch's of the same name saved.
-
-        Settings that the dict lacks stay as they are, and so does a schedule that it holds none for.
-        """
-        saved = dict(state_dict)
-        groups = saved["param_groups"]
-        if len(groups) == len(self.param_groups):
-            mine = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
-            saved["param_groups"] = [own | dict(theirs) for own, theirs in zip(mine, groups, strict=True)]
-        ours = saved.pop("gradwise", None)
-        super().load_state_dict(saved)
-        self._restore_dtypes(state_dict)
-        self._begin()
-        if ours is not None:
-            self.steps = int(ours["steps"])
-            for i, data in enumerate(ours["schedules"]):
-                if data is not None:
-                    self._schedules[i] = Schedule.from_json(data)
-        else:
-            counted = [float(s["step"]) for s in self.state.values() if "step" in s]
-            self.steps = int(max(counted, default=self.steps))
-
-    def _restore_dtypes(self, state_dict: Mapping[str, Any]) -> None:
-        """Undo a cast: torch gives every state its parameter's dtype, and master weights are wider."""
-        if not self.master_weights:
-            return
-        indices = [k for g in state_dict["param_groups"] for k in g["params"]]
-        params = [p for g in self.param_groups for p in g["params"]]
-        for k, p in zip(indices, params, strict=True):
-            for name, value in state_dict["state"].get(k, {}).items():
-                if isinstance(value, Tensor) and value.dtype == torch.float32 and value.shape == p.shape:
-                    self.state[p][name] = value.to(p.device, copy=True)
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = ("rule", "clip_norm", "finite_only", "telemetry", "stochastic_rounding", "master_weights", "backend")
-        return {
-            **super().__getstate__(),
-            "gradwise": {**{k: getattr(self, k) for k in kept}, "steps": self.steps, "skipped": self.skipped},
-            "schedules": list(self._schedules),
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        for name, value in state.pop("gradwise", {}).items():
-            setattr(self, name, value)
-        self._schedules = state.pop("schedules", getattr(self, "_schedules", []))
-        super().__setstate__(state)
-        self._begin()
-
 
 def _scheduled(rate: Any) -> bool:
     return callable(rate) and not isinstance(rate, Tensor)
 
 
-def scalar_dtype() -> torch.dtype:
-    """In which torch keeps counters in states."""
-    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-
-
 def _spoiled(norm: float) -> float:
     """What torch's clip_grad_norm_ scales by where the norm isn't finite: 0 if infinite, else NaN."""
     return 0.0 if norm == math.inf else math.nan
-
-
-def _as_json(schedule: Any) -> Any:
-    """A schedule as data; None for one with Python code in it, which the program itself has to bring along."""
-    try:
-        return schedule.to_json() if isinstance(schedule, Schedule) else None
-    except TypeError:
-        return None
-
-
-def _dense(p: Tensor) -> bool:
-    """Whether its elements fill a stretch of memory, in whatever order."""
-    if p.is_contiguous():
-        return True
-    expected = 1
-    for size, stride in sorted(zip(p.shape, p.stride(), strict=True), key=lambda d: d[1]):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True

@@ -29,7 +29,7 @@ class Answer:
 
     Attributes:
         optimizer: its index.
-        kind: the rule: the class' name, or what was put in its place.
+        kind: the rule: the class' name, or what was put in its place; "" where it was never seen.
         found: the suggestion.
         factor: whether rates are factors on the script's own, which steps by hand.
     """
@@ -42,7 +42,7 @@ class Answer:
     @property
     def title(self) -> str:
         """The answer in a line."""
-        name = f"optimizer {self.optimizer} ({self.kind})"
+        name = f"optimizer {self.optimizer} ({self.kind})" if self.kind else f"optimizer {self.optimizer}"
         found = self.found
         if found.rate is None:
             return f"{name}: {'inconclusive' if found.inconclusive else 'no learning rate found'}"
