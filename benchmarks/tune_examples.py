@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gan": ("--lr 1e-3,4e-3 --which 1 --training-loss", "--steps 60"),
     "iris_from_scratch": ("--arg lr=0.02,0.1 --metric loss\\s(\\S+),", "--epochs 10"),
     "tiny_transformer": ("--lr 1e-3,1e-2 --weight-decay own", "--steps 100"),
-    "vae": ("--activation own,tanh --training-loss", "--epochs 2"),
+    "vae": ("--activation relu,tanh --training-loss", "--epochs 2"),
     "wine_lbfgs": ("--arg max-iter=5,10 --training-loss", "--epochs 5"),
 }
 

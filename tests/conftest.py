@@ -1,10 +1,14 @@
 """What holds for every test."""
 
+import compileall
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import gradwise
 from servers import PostgreSQL, RayCluster
 
 # Scripts under test run beside each other and beside pytest: two torch processes with a thread per core each wait for
@@ -13,7 +17,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Fixtures of a module that take many seconds: all tests that need one go to the same of pytest's processes, which makes
 # it once.
-COSTLY = frozenset({"sick", "visit", "known", "plain", "tried", "stubborn"})
+COSTLY = frozenset({"sick", "visit", "known", "plain", "tried", "stubborn", "together"})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hundreds of processes import gradwise: where Python is told to keep no bytecode, each would compile it anew."""
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(gradwise.__file__).parent, quiet=2)
 
 
 @pytest.hookimpl(tryfirst=True)

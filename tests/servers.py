@@ -70,7 +70,7 @@ class PostgreSQL:
                 [*words, *(w for s in settings for w in ("-c", s))],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as(),
             )  # fmt: skip
-        for _ in range(300):
+        for _ in range(1200):
             asked = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
             if subprocess.run(asked, check=False).returncode == 0:
                 return

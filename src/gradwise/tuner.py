@@ -138,6 +138,9 @@ def tune(
             raise ValueError(f"tune: the baseline gives no score: {reference.problem}")
         plan = Plan(trials, None, seeds if own is not None else 0, test is not None, own is not None)
         kept = Study(store, study, wanted, how, Path(FOLDER).absolute(), _say)
+        kept.note("question", {"maximize": maximize})
+        if reference is not None:
+            kept.note("reference", {"result": reference.to_json(), "config": own})
         found = _tune(kept, made, plan, reference)
     return _answer(found, function)
 

@@ -157,7 +157,7 @@ def test_two_processes_killed_and_gone_on_with(tmp_path: Path) -> None:
     while started.poll() is None and len(list(kept.glob("*.json"))) < 2:
         time.sleep(0.1)
     started.send_signal(signal.SIGINT)
-    _, err = started.communicate(timeout=60)
+    _, err = started.communicate(timeout=200)
     assert started.returncode == 130, err
     assert err.count("of 10 runs of X5 are kept; the same command goes on from here") == 1
     assert "Traceback" not in err

@@ -173,7 +173,7 @@ def test_ctrl_c_is_the_scripts_and_then_comes_the_diagnosis(place):
     assert visit.stdout is not None
     assert visit.stdout.readline() == "waiting\n"
     visit.send_signal(signal.SIGINT)
-    out, err = visit.communicate(timeout=60)
+    out, err = visit.communicate(timeout=200)
     assert visit.returncode == -signal.SIGINT
     assert out.splitlines() == ["finally", "at its end"]
     assert "KeyboardInterrupt" in err
@@ -186,7 +186,7 @@ def test_ctrl_c_during_repair_ends_only_that(place):
     while visit.poll() is None and not trials_of_last(place):
         time.sleep(0.05)
     visit.send_signal(signal.SIGINT)
-    _, err = visit.communicate(timeout=60)
+    _, err = visit.communicate(timeout=200)
     assert visit.returncode == 0
     assert "lr-too-high" in err
     assert "not tried to the end: interrupted" in err
@@ -202,17 +202,19 @@ def trials_of_last(place: Place) -> list:
 
 
 def test_while_it_runs_a_terminal_shows_how_it_stands(place):
-    script = place.write("script.py", "import time; print('mine', flush=True); time.sleep(1.5)")
+    script = place.write("script.py", "print('mine', flush=True); input()")
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         visit = subprocess.Popen(
-            place.command("doctor", script), cwd=place.folder, stdout=subprocess.PIPE, stderr=theirs,
-            env={**environment(), "TERM": "xterm"},
+            place.command("doctor", script), cwd=place.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=theirs, env={**environment(), "TERM": "xterm"},
         )  # fmt: skip
-        out, _ = visit.communicate(timeout=60)
-        os.close(theirs)
         shown = b""
+        while b"step 0" not in shown:
+            shown += terminal.read(4096)
+        out, _ = visit.communicate(b"\n", timeout=200)
+        os.close(theirs)
         with contextlib.suppress(OSError):  # the end of a terminal is an error
             while part := terminal.read(4096):
                 shown += part

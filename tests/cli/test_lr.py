@@ -59,7 +59,7 @@ def test_other_ways_to_ramp_and_to_judge(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.write("epochs.py", EPOCHS)
     options = ("--per", "epoch", "--metric", r"error ([0-9.]+)")
-    done = place.run("lr", "-q", "--budget", "160", "--json", "lr.json", *options, "epochs.py")
+    done = place.run("lr", "-q", "--budget", "90", "--json", "lr.json", *options, "epochs.py")
     assert done.returncode == 0, done.stderr
     (answer,) = json.loads((tmp_path / "lr.json").read_text())["answers"]
     assert answer["lr"] == pytest.approx(float(done.stdout), rel=1e-6)
@@ -71,7 +71,7 @@ def test_other_ways_to_ramp_and_to_judge(tmp_path: Path) -> None:
 def test_a_validation_loss_decides_and_says_so(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.write("epochs.py", EPOCHS)
-    place.run("lr", "-q", "--budget", "200", "--json", "lr.json", "--store", "kept.db", "epochs.py")
+    place.run("lr", "-q", "--budget", "90", "--json", "lr.json", "--store", "kept.db", "epochs.py")
     (answer,) = json.loads((tmp_path / "lr.json").read_text())["answers"]
     assert answer["metric"] == "validation loss"
     assert any("lowest validation loss" in words for words in answer["why"])

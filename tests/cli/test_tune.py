@@ -101,7 +101,7 @@ def test_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
             break
     time.sleep(0.5)
     started.send_signal(signal.SIGINT)
-    shown, said = started.communicate(timeout=60)
+    shown, said = started.communicate(timeout=200)
     assert started.returncode == 130
     assert "it was interrupted" in shown
     assert "the same command goes on from here" in said

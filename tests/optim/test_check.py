@@ -65,4 +65,6 @@ def test_as_a_command() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "SGD" in done.stdout
-    assert subprocess.run([*command, "--rule", "Adamm"], capture_output=True, check=False).returncode == 2
+    with pytest.raises(SystemExit) as ended:
+        check.main(["--rule", "Adamm"])
+    assert ended.value.code == 2

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from gradwise.search.jobs import Result
 from gradwise.search.methods import METHODS, PRUNING, Method
+from gradwise.search.pending import leave
 from gradwise.search.space import Space
 from gradwise.search.storage import AwayError, StudyError
 from gradwise.search.study import Study, same_question
@@ -85,6 +86,26 @@ def test_a_grid_ends_and_a_small_space_does_too() -> None:
     assert study.best() == study.rows()[seen.index(1)]
 
 
+def test_a_trial_is_written_when_it_is_complete_and_methods_know_all_before_it(tmp_path, monkeypatch) -> None:
+    from optuna.samplers import RandomSampler
+
+    known: list[int] = []
+
+    class Sampler(RandomSampler):
+        def sample_independent(self, study, *given):
+            known.append(len(study._get_trials(deepcopy=False, use_cache=True)))
+            return super().sample_independent(study, *given)
+
+    study = Study(f"sqlite:///{tmp_path / 'tune.db'}", "s", SPACE, Method("random"))
+    study._study.sampler = Sampler(0)
+    go(study, 3)
+    assert known == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    monkeypatch.setattr(Sampler, "sample_independent", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        study.ask()
+    assert len(study._study.get_trials()) == 3
+
+
 def test_nothing_is_run_twice_at_the_same_time() -> None:
     study = Study(None, "s", Space.of({}, {"n": "1..3"}), Method("random"))
     rows = [row for _ in range(5) if (row := study.ask()) is not None]
@@ -144,6 +165,41 @@ def test_what_was_written_down_but_not_told_is_not_run_again(tmp_path, monkeypat
     monkeypatch.setattr("gradwise.search.drivers.alive", lambda owner, silent: False)
     after = Study(url, "s", SPACE, Method("random"))
     assert [(r.state, r.result) for r in after.rows()] == [("complete", Result(3.0))]
+
+
+def test_what_a_worker_left_for_a_driver_that_died_is_not_run_again(tmp_path, monkeypatch) -> None:
+    url, folder = f"sqlite:///{tmp_path / 'tune.db'}", tmp_path / ".gradwise"
+    first = Study(url, "s", SPACE, Method("random"), folder)
+    done, torn, told = first.ask(), first.ask(), first.ask()
+    assert done is not None
+    assert torn is not None
+    assert told is not None
+    leave(Result(2.0), first.keep(done.number))
+    leave(Result(9.0, lost=True), first.keep(torn.number))
+    leave(Result(None, problem="BrokenPipeError: nobody hears it any more"), first.keep(torn.number))
+    assert not Path(first.keep(torn.number)).exists()
+    leave(Result(3.0), first.keep(told.number))
+    Path(first.keep(torn.number)).write_text('{"value": ')
+    first.tell(told.number, Result(3.0))
+    assert len(list(folder.glob("made-*"))) == 2
+    other = Study(url, "s", SPACE, Method("random"), folder)
+    assert [r.state for r in other.rows()] == ["running", "running", "complete"]  # its driver lives
+    monkeypatch.setattr("gradwise.search.drivers.alive", lambda owner, silent: False)
+    after = Study(url, "s", SPACE, Method("random"), folder)
+    assert [r.state for r in after.rows()] == ["complete", "lost", "complete"]
+    assert after.rows()[0].result == Result(2.0)
+    assert not Path(first.keep(done.number)).exists()
+    assert Study(None, "s", SPACE, Method("random"), folder).keep(0) == ""
+
+
+def test_a_driver_that_is_told_to_end_takes_what_its_workers_left(tmp_path: Path) -> None:
+    url, folder = f"sqlite:///{tmp_path / 'tune.db'}", tmp_path / ".gradwise"
+    study = Study(url, "s", SPACE, Method("random"), folder)
+    rows = [row for _ in range(2) if (row := study.ask()) is not None]
+    leave(Result(2.0), study.keep(rows[0].number))
+    study.close()
+    assert [r.state for r in Study(url, "s", SPACE, Method("random"), folder).rows()] == ["complete", "lost"]
+    assert [p.name for p in folder.iterdir()] == [".gitignore"]
 
 
 def test_a_driver_that_died_between_asking_and_saying_so_loses_nothing(tmp_path, monkeypatch) -> None:
@@ -259,3 +315,20 @@ def test_all_settings_of_a_method_are_shown() -> None:
         assert isinstance(Method(name).settings(), dict)
     assert Method("tpe", slots=4).settings()["constant_liar"]
     assert replace(Method(), pruning="hyperband", evaluations=27).pruning_settings()["max_resource"] == 27
+
+
+def test_a_trial_made_beside_ours_takes_a_number_of_its_own(tmp_path: Path) -> None:
+    study = Study(f"sqlite:///{tmp_path / 'tune.db'}", "s", SPACE, Method("random"))
+    real = study._storage.optuna.create_new_trial
+
+    def beside(*given: object, **named: object) -> int:
+        study._storage.optuna.create_new_trial = real  # type: ignore[method-assign]
+        study._study.enqueue_trial({})  # as whoever loses a run does, who claims nothing
+        return real(*given, **named)  # type: ignore[arg-type]
+
+    study._storage.optuna.create_new_trial = beside  # type: ignore[method-assign]
+    row = study.ask()
+    assert row is not None
+    assert row.number == 1
+    study.tell(row.number, Result(1.0))
+    assert [(t.number, t.state.name) for t in study._study.get_trials()] == [(0, "WAITING"), (1, "COMPLETE")]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -161,7 +163,7 @@ def test_nothing_of_a_trial_is_left_in_the_folder(visit, place):
     assert sorted(p.name for p in place.iterdir()) == ["last.pt", "train.py"]
 
 
-def quick(tmp_path, text: str, timeout: float = 30.0, guarded: bool = True) -> Trial:
+def quick(tmp_path, text: str, timeout: float = 120.0, guarded: bool = True) -> Trial:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "script.py").write_text(textwrap.dedent(text))
     target = Target("script.py", cwd=str(tmp_path / "work"))
@@ -279,8 +281,13 @@ def test_a_tick_that_fails_stops_nothing(tmp_path):
 
 
 def test_our_own_end_by_time_is_no_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "_PATIENCE", 0.1)
-    (tmp_path / "script.py").write_text("import time; time.sleep(60)")
-    watched = runner.watch(Target("script.py", cwd=str(tmp_path)), max_time=0.5)
+    there = tmp_path / "there"  # once the script has made it, the supervisor's clock jumps
+
+    def now() -> float:
+        return time.monotonic() + (1000.0 if there.exists() else 0.0)
+
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=now))
+    (tmp_path / "script.py").write_text("import time; open('there', 'w'); time.sleep(60)")
+    watched = runner.watch(Target("script.py", cwd=str(tmp_path)), max_time=100.0)
     assert watched.ended.exit == 0
     assert watched.recording.run.status == "stopped"

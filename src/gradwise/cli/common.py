@@ -42,6 +42,19 @@ StoreOption = Annotated[
 ]
 
 
+STUDIES = ".gradwise/tune.db"
+"""Where studies are kept unless the user says otherwise."""
+
+
+def study_url(store: str | None) -> str:
+    """The database of studies as a URL: one as given, or a file."""
+    from sqlalchemy.engine import URL
+
+    if store is not None and "://" in store:
+        return store
+    return URL.create("sqlite", database=str(Path(store or STUDIES).absolute())).render_as_string()
+
+
 def say(words: str) -> None:
     """One line to the user, on standard error; where that is gone, to nobody."""
     from gradwise.legible import printable

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradwise.cli.tables import figure, fitted, grid, print_json, printed, terminal
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
-    from rich.text import Text
 
     from gradwise.cli.digests import Digest
     from gradwise.recording.recording import Recording, RunInfo
@@ -26,6 +26,13 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids (as listed, or whole), or `last`.")]
+
+Compared = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID…", help="Ids (as listed, or whole), or `last`; of a study, numbers of trials, `best` or `own`."
+    ),
+]
 
 _STYLES = {
     "running": "cyan", "failed": "red", "killed": "red", "lost": "yellow", "stopped": "yellow",
@@ -50,9 +57,9 @@ def list_runs(
         runs = opened.runs() if opened else []
         digests = [digest(opened, run) for run in reversed(runs[-most:])] if opened else []
         if json:
-            _print_json([d.to_json() for d in digests])
+            print_json([d.to_json() for d in digests])
             return
-        console = _console()
+        console = terminal()
         if not digests:
             where = f" in {opened.where}" if opened else ""
             console.print(f"No recordings{where} yet: `gradwise doctor SCRIPT` makes one.", markup=False)
@@ -78,16 +85,35 @@ def show(
         trials = [digest(opened, trial) for trial in opened.runs(parent=recording.run.id)]
         report = opened.report(recording.run.id) or {}
         if json:
-            _print_json(_shown(recording, about, trials, report))
+            print_json(_shown(recording, about, trials, report))
         else:
-            console = _console()
+            console = terminal()
             for part in _pages(recording, about, trials, report, console):
                 console.print(part)
 
 
 @app.command()
-def compare(context: typer.Context, runs: Ids, store: StoreOption = None, json: JsonOption = False) -> None:
-    """Compare recordings: the settings in which they differ, and how they ended."""
+def compare(
+    context: typer.Context,
+    runs: Compared,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Compare trials of this study of `gradwise tune`: a part of its name, or `last`."
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URL", help="Where recordings are, or studies: a file or a SQLAlchemy URL."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare recordings, or trials of a study: the settings in which they differ, and how they ended."""
+    if study is not None:
+        from gradwise.cli.studied import compare_trials
+
+        compare_trials(study, runs, store or context.obj, json)
+        return
     from gradwise.cli.digests import OUTCOME, differences, digest, outcome, settings
 
     with _opened(store or context.obj) as opened:
@@ -96,9 +122,9 @@ def compare(context: typer.Context, runs: Ids, store: StoreOption = None, json: 
         differ = differences([settings(recording) for recording in loaded])
         ends = {name: [outcome(r, d)[name] for r, d in zip(loaded, digests, strict=True)] for name in OUTCOME}
         if json:
-            _print_json({"runs": [d.run.id for d in digests], "settings": differ, "outcome": ends})
+            print_json({"runs": [d.run.id for d in digests], "settings": differ, "outcome": ends})
             return
-        console = _console()
+        console = terminal()
         rows = [[name, *("–" if v is None else v for v in values)] for name, values in differ.items()]
         rows = rows or [["settings", *["the same"] * len(digests)]]
         rows += [
@@ -106,9 +132,9 @@ def compare(context: typer.Context, runs: Ids, store: StoreOption = None, json: 
             for name, cells in ends.items()
             if any(v is not None for v in cells)
         ]
-        texts = [[_text(cell, console, _STYLES.get(cell, "")) for cell in row] for row in rows]
+        texts = [[printed(cell, console, _STYLES.get(cell, "")) for cell in row] for row in rows]
         names = ("", *_short_ids([d.run.id for d in digests]))
-        console.print(_fitted(names, texts, range(1, len(names)), console))
+        console.print(fitted(names, texts, range(1, len(names)), console))
 
 
 @app.command()
@@ -124,7 +150,7 @@ def delete(
     with _opened(store or context.obj) as opened:
         chosen = {name: digest(opened, opened.info(opened.resolve(name))) for name in runs}
         digests = list({d.run.id: d for d in chosen.values()}.values())
-        console = _console()
+        console = terminal()
         if not yes:
             console.print(_listing(digests, console))
             typer.confirm(f"Delete {_count(len(digests), 'recording')} and their trials?", abort=True)
@@ -137,13 +163,13 @@ def delete(
 def _listing(digests: Sequence[Digest], console: Console) -> Table:
     rows = [
         (
-            _text(short, console, "bold"),
-            _text(_age(time.time() - d.run.started), console),
-            _text(_command(d.run, whole=False), console),
-            _text(d.run.status, console, _STYLES.get(d.run.status, "")),
-            _text(_steps(d.steps), console),
-            _text(_losses(d), console),
-            _text(
+            printed(short, console, "bold"),
+            printed(_age(time.time() - d.run.started), console),
+            printed(_command(d.run, whole=False), console),
+            printed(d.run.status, console, _STYLES.get(d.run.status, "")),
+            printed(_steps(d.steps), console),
+            printed(_losses(d), console),
+            printed(
                 d.verdict or ("range test" if d.run.facts.get("command") == "lr" else "–"),
                 console,
                 _STYLES.get(d.verdict or "", "dim"),
@@ -151,7 +177,7 @@ def _listing(digests: Sequence[Digest], console: Console) -> Table:
         )
         for short, d in zip(_short_ids([d.run.id for d in digests]), digests, strict=True)
     ]
-    return _fitted(("id", "age", "script", "status", "steps", "loss", "verdict"), rows, {2}, console)
+    return fitted(("id", "age", "script", "status", "steps", "loss", "verdict"), rows, {2}, console)
 
 
 def _pages(
@@ -161,7 +187,7 @@ def _pages(
     from gradwise.legible import duration
 
     run = recording.run
-    facts = _grid("", "", header=False)
+    facts = grid("", "", header=False)
     lines = {
         "run": run.id,
         "command": _command(run, whole=True),
@@ -188,18 +214,18 @@ def _pages(
     for name, value in lines.items():
         if value:
             style = _STYLES.get(run.status if name == "status" else value.partition(":")[0], "")
-            facts.add_row(_text(name, console, "dim"), _text(value, console, style))
+            facts.add_row(printed(name, console, "dim"), printed(value, console, style))
     facts.columns[1].no_wrap = False
     facts.columns[1].overflow = "fold"
     yield facts
 
     if recording.series:
-        measured = _grid("measured", "source", "columns", "first", "last")
+        measured = grid("measured", "source", "columns", "first", "last")
         for (name, source), series in sorted(recording.series.items()):
             rows = series.values.reshape(len(series), -1)[[0, -1]]
-            ends = [_figure(float(row[0])) if len(row) == 1 else "" for row in rows]
+            ends = [figure(float(row[0])) if len(row) == 1 else "" for row in rows]
             cells = (name, str(source), str(rows.shape[1]), *ends)
-            measured.add_row(*(_text(cell, console) for cell in cells))
+            measured.add_row(*(printed(cell, console) for cell in cells))
         yield ""
         yield measured
     if trials:
@@ -208,9 +234,9 @@ def _pages(
             change = intervention(d.run.intervention) if d.run.intervention else "nothing"
             seed = "" if d.run.seed is None else str(d.run.seed)
             cells = (short, change, seed, d.run.status, _steps(d.steps), _losses(d))
-            tried.append([_text(cell, console) for cell in cells])
+            tried.append([printed(cell, console) for cell in cells])
         yield ""
-        yield _fitted(("trial", "changed", "seed", "status", "steps", "loss"), tried, {1}, console)
+        yield fitted(("trial", "changed", "seed", "status", "steps", "loss"), tried, {1}, console)
 
 
 def _shown(recording: Recording, about: Digest, trials: Sequence[Digest], report: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,66 +255,12 @@ def _shown(recording: Recording, about: Digest, trials: Sequence[Digest], report
     }
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, emoji=False)
-
-
-def _grid(*names: str, header: bool = True) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=header, header_style="dim")
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    return table
-
-
-def _fitted(names: Sequence[str], rows: Sequence[Sequence[Text]], elastic: Collection[int], console: Console) -> Table:
-    """A table as wide as the console at most: the widest elastic columns give way, their cells take two lines."""
-    widths = [max(len(name), *(row[k].cell_len for row in rows)) for k, name in enumerate(names)]
-    while sum(widths) + 2 * (len(names) - 1) > console.width:
-        widest = max(elastic, key=lambda k: widths[k])
-        if widths[widest] <= 8:
-            break
-        widths[widest] -= 1
-    table = _grid(*names)
-    for row in rows:
-        table.add_row(*(_in_two_lines(cell, width, console) for cell, width in zip(row, widths, strict=True)))
-    return table
-
-
-def _in_two_lines(text: Text, width: int, console: Console) -> Text:
-    lines = list(text.wrap(console, width, overflow="fold"))
-    for line in lines:
-        line.rstrip()
-    if len(lines) > 2:
-        more = "" if console.options.ascii_only else "…"
-        lines[1].truncate(width - len(more), overflow="crop")
-        lines[1].append(more)
-    return lines[0].append("\n").append_text(lines[1]) if lines[1:] else text
-
-
-def _text(words: str, console: Console, style: str = "") -> Text:
-    from rich.text import Text
-
-    from gradwise.legible import printable
-
-    return Text(printable(words, console.encoding), style)
-
-
 def _cell(name: str, value: Any) -> str:
     from gradwise.legible import duration
 
     if isinstance(value, str):
         return value
-    return "–" if value is None else duration(value) if name == "duration" else _figure(value)
-
-
-def _figure(value: float) -> str:
-    from gradwise.legible import number
-
-    return number(value) if math.isfinite(value) else str(value).replace("nan", "NaN")
+    return "–" if value is None else duration(value) if name == "duration" else figure(value)
 
 
 def _command(run: RunInfo, whole: bool) -> str:
@@ -300,7 +272,7 @@ def _command(run: RunInfo, whole: bool) -> str:
 
 
 def _losses(d: Digest) -> str:
-    return "–" if d.first is None or d.last is None else f"{_figure(d.first)} → {_figure(d.last)}"
+    return "–" if d.first is None or d.last is None else f"{figure(d.first)} → {figure(d.last)}"
 
 
 def _steps(n: int) -> str:
@@ -327,14 +299,6 @@ def _short_ids(ids: Sequence[str]) -> list[str]:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def _print_json(data: Any) -> None:
-    import json
-
-    from gradwise.diagnosis.findings import finite
-
-    typer.echo(json.dumps(finite(data), indent=2))
 
 
 @contextmanager

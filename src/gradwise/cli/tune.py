@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradwise.cli.common import (
+    STUDIES,
     ModuleOption,
     RestArgument,
     ScriptArgument,
@@ -20,6 +21,7 @@ from gradwise.cli.common import (
     refuse,
     say,
     speaking_plainly,
+    study_url,
     target_of,
     writable,
 )
@@ -31,9 +33,10 @@ if TYPE_CHECKING:
     from gradwise.search.jobs import Engine, Result
     from gradwise.search.methods import Method
     from gradwise.search.protocol import Found
+    from gradwise.search.rows import Row
     from gradwise.search.scripted import Scripted, Task
     from gradwise.search.space import Space
-    from gradwise.search.study import Row, Study
+    from gradwise.search.study import Study
 
 _SET = "What gradwise sets"
 _NONE_EARLIER = "no earlier study of this script has trials that lie in this space"
@@ -452,11 +455,10 @@ class _Display:
 
 def _url(store: str | None) -> str:
     """The study's database as a URL; its folder made where it is the default one."""
-    from sqlalchemy.engine import URL
-
+    url = study_url(store)
     if store is not None and "://" in store:
-        return store
-    path = Path(store or ".gradwise/tune.db").absolute()
+        return url
+    path = Path(store or STUDIES).absolute()
     try:
         if store is None:
             path.parent.mkdir(exist_ok=True)
@@ -466,7 +468,7 @@ def _url(store: str | None) -> str:
         refuse(f"cannot keep the study in {path.parent} ({error.strerror}): name another place with --store")
     if not path.parent.is_dir():
         refuse(f"there is no folder {path.parent} for the study: make it, or name another place with --store")
-    return URL.create("sqlite", database=str(path)).render_as_string()
+    return url
 
 
 def _shown(url: str) -> str:

@@ -12,8 +12,8 @@ from gradwise.search.facts import speaks_of_test
 from gradwise.search.jobs import Job, Result
 from gradwise.search.methods import Method
 from gradwise.search.protocol import Found
+from gradwise.search.rows import Row
 from gradwise.search.scripted import Scripted, Task
-from gradwise.search.study import Row
 
 
 def account(found: Found, task: Task, method: Method, study: str, store: str, scripted: Scripted) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gradwise.search.jobs import EngineError, Evaluate, Job, OnJobValue, Result, Work
+from gradwise.search.pending import leave
 from gradwise.search.scripted import Task
 
 _ASLEEP = 0.2
@@ -313,7 +314,9 @@ class _Maker:
             except ray.exceptions.RayError:
                 return False
 
-        return self._evaluate(wanted, on_value).to_json()
+        result = self._evaluate(wanted, on_value)
+        leave(result, wanted.keep)
+        return result.to_json()
 
 
 def _version() -> str:

@@ -25,6 +25,7 @@ class Job:
         seed: the offset on its seeds.
         test: whether to read the test score.
         reference: whether to run the script as it is and to tell what that tells a search.
+        keep: file in which a worker leaves the result, too; "" for none.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Job:
     seed: int = 0
     test: bool = False
     reference: bool = False
+    keep: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

@@ -3,6 +3,11 @@
     .gradwise/pending-<database and study>-<driver>.jsonl
 
 Each driver has its own file, locked while it lives; what a dead one left is told by the next that opens the study.
+
+    .gradwise/made-<database and study>-<driver>-<trial>.json
+
+A worker leaves what a run gave there as well, before it tells its driver, who takes it away when it is in the study. If
+the driver dies first, whoever takes over the trial finds it.
 """
 
 from __future__ import annotations
@@ -31,7 +36,8 @@ class Pending:
 
     def __init__(self, folder: Path | None, study: str, driver: str) -> None:
         self.results: dict[int, Result] = {}
-        self._stem = f"pending-{hashlib.sha256(study.encode()).hexdigest()[:12]}-"
+        study = hashlib.sha256(study.encode()).hexdigest()[:12]
+        self._stem, self._made = f"pending-{study}-", f"made-{study}-"
         self._folder = folder
         self._path = None if folder is None else folder / f"{self._stem}{driver}.jsonl"
         self._file: IO[str] | None = None
@@ -43,9 +49,7 @@ class Pending:
             return
         with suppress(OSError):  # then it's in memory only
             if self._file is None:
-                self._path.parent.mkdir(exist_ok=True)
-                if not (self._path.parent / ".gitignore").exists():
-                    (self._path.parent / ".gitignore").write_text("*\n")
+                _make(self._path.parent)
                 self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
                 fcntl.flock(self._file, fcntl.LOCK_EX)
             self._file.write(json.dumps({"number": number, "result": result.to_json()}) + "\n")
@@ -61,6 +65,24 @@ class Pending:
                 self._file.close()
             self._file = None
 
+    def place(self, driver: str, number: int) -> Path | None:
+        """Where a worker of a driver leaves what a trial gave."""
+        return None if self._folder is None else self._folder / f"{self._made}{driver}-{number}.json"
+
+    def left(self, driver: str, number: int) -> Result | None:
+        """What a worker left there."""
+        place = self.place(driver, number)
+        with suppress(OSError, ValueError, TypeError):
+            return None if place is None else Result.from_json(json.loads(place.read_text("utf-8")))
+        return None
+
+    def forget(self, driver: str, number: int) -> None:
+        """What a worker left there is in the study."""
+        place = self.place(driver, number)
+        if place is not None:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+
     def inherit(self) -> None:
         """Take over what drivers left that died before they could tell it."""
         if self._folder is None:
@@ -71,6 +93,24 @@ class Pending:
                 for number, result in _read(file.read()).items():
                     self.add(number, result)
                 path.unlink(missing_ok=True)
+
+
+def leave(result: Result, place: str) -> None:
+    """Keep a worker's result where the next driver finds it; "" keeps nothing, nor does a place that isn't there."""
+    if not place or result.lost or result.problem:  # which may come of the driver's very end
+        return
+    path = Path(place)
+    with suppress(OSError):
+        _make(path.parent)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(result.to_json()), "utf-8")
+        part.replace(path)
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    if not (folder / ".gitignore").exists():
+        (folder / ".gitignore").write_text("*\n")
 
 
 def _read(text: str) -> dict[int, Result]:

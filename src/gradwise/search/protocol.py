@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from gradwise.search.jobs import Engine, Job, Result
 from gradwise.search.judge import Judgement, judge
+from gradwise.search.rows import Row
 from gradwise.search.storage import AwayError
-from gradwise.search.study import Row, Study
+from gradwise.search.study import Study
 
 MOST_LOST = 5
 """Runs lost one after another after which a search gives up, times the runs at a time."""
@@ -183,7 +184,7 @@ class _Search:
             if row is None:
                 return self._elsewhere(running)
             running.add(str(row.number))
-            self.engine.submit(Job(str(row.number), row.config))
+            self.engine.submit(Job(str(row.number), row.config, keep=self.study.keep(row.number)))
             self._show("searching")
         return True
 

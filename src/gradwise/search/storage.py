@@ -39,12 +39,13 @@ class Storage:
 
     Args:
         url: a SQLAlchemy URL; None keeps all in memory.
+        make: whether to make what isn't there.
 
     Raises:
-        StudyError: it can't be used.
+        StudyError: it can't be used, or isn't there.
     """
 
-    def __init__(self, url: str | None) -> None:
+    def __init__(self, url: str | None, make: bool = True) -> None:
         self.shared = url is not None
         self.where = "" if url is None else url.partition("://")[0]  # what can't be parsed may hold a password
         self._lock = ""
@@ -58,6 +59,8 @@ class Storage:
             with self.explained():
                 parsed = _parsed(url)
                 self.where = parsed.render_as_string(hide_password=True)
+                if not make and not _there(parsed):
+                    raise StudyError(f"there are no studies in {self.where}: `gradwise tune SCRIPT` makes one")
                 if parsed.get_backend_name() == "sqlite":
                     self.optuna = self._sqlite(parsed)
                 else:
@@ -160,6 +163,19 @@ def _parsed(url: str) -> URL:
     if parsed.drivername in ("postgres", "postgresql"):
         return parsed.set(drivername="postgresql+psycopg")
     return parsed
+
+
+def _there(url: URL) -> bool:
+    """Whether a database has studies."""
+    from sqlalchemy import create_engine, inspect
+
+    if url.get_backend_name() == "sqlite" and not os.path.exists(str(url.database)):
+        return False
+    engine = create_engine(url)
+    try:
+        return inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
 
 
 def _take(connection: Connection, what: str) -> None:

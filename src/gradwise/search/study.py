@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +17,7 @@ from gradwise.search.drivers import PREFIX, Drivers
 from gradwise.search.jobs import Result
 from gradwise.search.methods import Method, pruner, sampler
 from gradwise.search.pending import Pending
+from gradwise.search.rows import Row, row_of, state_of
 from gradwise.search.space import Configuration, Space
 from gradwise.search.storage import AwayError, Storage, StudyError, quietly, reached
 from gradwise.search.suggestions import distributions, encoded, suggest
@@ -33,22 +33,6 @@ _REPEATS = 50
 _AGAIN = 2
 # Seconds without a word after which no connection is held, and those after which one that failed is tried again.
 _IDLE, _AGAIN_IN = 5.0, 1.0
-_ENDED = ("complete", "pruned", "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One trial as the study knows it: `state` is "running", "waiting", "complete", "pruned", "failed" or "lost"."""
-
-    number: int
-    config: Configuration
-    state: str
-    result: Result | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it was run, so that it counts."""
-        return self.state in _ENDED
 
 
 class Study:
@@ -95,8 +79,11 @@ class Study:
         with quietly(), self._storage.explained():
             import optuna
 
+            from gradwise.search.drafts import Drafts
+
+            self._drafts = Drafts.over(self._storage.optuna)
             with self._storage.alone(name):
-                self._study = optuna.create_study(storage=self._storage.optuna, study_name=name, load_if_exists=True)
+                self._study = optuna.create_study(storage=self._drafts, study_name=name, load_if_exists=True)
             if self._storage.shared:
                 self._drivers.begin()
                 self._pending.inherit()
@@ -169,28 +156,38 @@ class Study:
             self._refresh()
             if most is not None and sum(r.ended or r.state == "running" for r in self._rows.values()) >= most:
                 return None
-            if self._list is not None and not any(t.state.name == "WAITING" for t in self._trials):
+            waiting = any(t.state.name == "WAITING" for t in self._trials)
+            if self._list is not None and not waiting:
                 listed = self._take()
                 if listed is None:
                     return None
                 return self._claimed(listed)
-            trial = self._study.ask()
-            self._nameless[trial.number] = -math.inf
+            # One that waits is in the database already; any other is written once it is known.
+            trial = self._study.ask() if waiting else self._drafts.begin(self._study, self._trials)
+            if waiting:
+                self._nameless[trial.number] = -math.inf
             config = self.space.active(lambda p, trial=trial: suggest(trial, p))  # type: ignore[misc]
             others = [r for r in self._rows.values() if r.config == config]
             if any(r.state == "running" for r in others):
                 # Somebody is at it: what comes of it will be known soon enough.
-                self._tell(trial._trial_id, "FAIL", None)
+                if waiting:
+                    self._tell(trial._trial_id, "FAIL", None)
                 continue
             same = next((r for r in others if r.ended), None)
             if same is not None:
                 # The same run would give the same: it is told again for the method's sake, and counts once.
                 done = same.state == "complete" and same.result is not None
                 level = same.result.level if done and same.result else None
-                self._tell(trial._trial_id, "COMPLETE" if done else "FAIL", level)
+                if waiting:
+                    self._tell(trial._trial_id, "COMPLETE" if done else "FAIL", level)
+                else:
+                    self._storage.optuna.create_new_trial(self._study._study_id, self._drafts.ended(level))
                 continue
-            trial.set_user_attr("run", {"config": config, "driver": self._drivers.me})
-            return self._begun(trial.number, trial._trial_id, config)
+            run = {"config": config, "driver": self._drivers.me}
+            if waiting:
+                trial.set_user_attr("run", run)
+                return self._begun(trial.number, trial._trial_id, config)
+            return self._written(self._drafts.claimed(run), config)
         return None
 
     def guess(self, configs: Sequence[Configuration]) -> None:
@@ -206,18 +203,25 @@ class Study:
             self._patiently(enqueue)
 
     def _claimed(self, config: dict[str, Value]) -> Row:
-        """A trial of a configuration that is known beforehand, made and claimed in one go."""
-        from optuna.trial import TrialState, create_trial
+        """A trial of a configuration that is known beforehand."""
+        from gradwise.search.drafts import claimed
 
         parts = encoded(self.space, config)
-        template = create_trial(
-            state=TrialState.RUNNING, params=parts, distributions=distributions(self.space, parts),
-            user_attrs={"run": {"config": config, "driver": self._drivers.me}},
-        )  # fmt: skip
-        template.datetime_start = datetime.now()
-        made = self._storage.optuna.create_new_trial(self._study._study_id, template_trial=template)
-        number = self._storage.optuna.get_trial_number_from_id(made)
-        return self._begun(number, made, config)
+        run = {"config": config, "driver": self._drivers.me}
+        return self._written(claimed(parts, distributions(self.space, parts), run), config)
+
+    def _written(self, trial: optuna.trial.FrozenTrial, config: dict[str, Value]) -> Row:
+        """A trial made and claimed in one go."""
+        made = self._storage.optuna.create_new_trial(self._study._study_id, template_trial=trial)
+        return self._begun(self._number(made), made, config)
+
+    def _number(self, trial: int) -> int:
+        """Of a trial just made, most likely the one after all others: asking for it by its id would read all of it."""
+        number, storage = len(self._trials), self._storage.optuna
+        with suppress(KeyError):
+            if storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number) == trial:
+                return number
+        return storage.get_trial_number_from_id(trial)
 
     def _begun(self, number: int, trial: int, config: dict[str, Value]) -> Row:
         self._nameless.pop(number, None)
@@ -244,6 +248,11 @@ class Study:
         except UpdateFinishedTrialError:  # another driver has taken it over
             return True
 
+    def keep(self, number: int) -> str:
+        """The file in which a worker leaves what a trial gave, should this driver die first; "" for none."""
+        place = self._pending.place(self._drivers.me, number) if self._storage.shared else None
+        return "" if place is None else str(place)
+
     def tell(self, number: int, result: Result) -> None:
         """Take a trial's result; where the database is away, it is told as soon as it is back."""
         self._open.pop(number)
@@ -252,7 +261,8 @@ class Study:
             self._once(lambda: self._end(number, config, result))
         except AwayError:
             self._pending.add(number, result)
-            self._rows[number] = Row(number, config, _state(result), result)
+            self._rows[number] = Row(number, config, state_of(result), result)
+        self._pending.forget(self._drivers.me, number)
 
     def taken(self) -> list[int]:
         """Trials under way that another driver has taken over, thinking this one dead; they are its own no more."""
@@ -282,7 +292,7 @@ class Study:
             with quietly(), reached(), self._storage.alone(self.name):
                 self._flush()
                 for number in list(self._open):
-                    self._lose(number, self._rows[number].config)
+                    self._settled(number, {"driver": self._drivers.me, "config": self._rows[number].config}, None)
                     del self._open[number]
                 self._refresh()
                 self._drivers.end()
@@ -304,11 +314,9 @@ class Study:
             known = self._rows.get(trial.number)
             if known is not None and known.ended:
                 continue
-            run, result = trial.user_attrs.get("run"), trial.user_attrs.get("result")
-            if run is not None:
-                state = "lost" if trial.user_attrs.get("lost") else _STATES[trial.state.name]
-                made = None if result is None else Result.from_json(result)
-                self._rows[trial.number] = Row(trial.number, run["config"], state, made)
+            row = row_of(trial)
+            if row is not None:
+                self._rows[trial.number] = row
 
     def _adopt(self) -> bool:
         """Settle what drivers that are gone left under way; whether there was anything."""
@@ -329,12 +337,18 @@ class Study:
                     self._tell(trial._trial_id, "FAIL", None)
                     found = True
             elif run["driver"] == self._drivers.me or self._drivers.gone(run["driver"], self._notes):
-                if result is None:
-                    self._lose(trial.number, run["config"])
-                else:
-                    self._end(trial.number, run["config"], Result.from_json(result))
+                self._settled(trial.number, run, None if result is None else Result.from_json(result))
                 found = True
         return found
+
+    def _settled(self, number: int, run: Mapping[str, Any], result: Result | None) -> None:
+        """Nobody works on a trial any more: it has ended where there is a result, else it is lost."""
+        result = result or self._pending.left(run["driver"], number)
+        if result is None:
+            self._lose(number, run["config"])
+        else:
+            self._end(number, run["config"], result)
+            self._pending.forget(run["driver"], number)
 
     def _end(self, number: int, config: Configuration, result: Result) -> None:
         """Keep a result: first what it is, then that it has ended, so that whoever finds the one does the other."""
@@ -342,7 +356,7 @@ class Study:
 
         try:
             self._mark(number, "result", result.to_json())
-            state = _state(result)
+            state = state_of(result)
             if state == "lost":
                 state = self._lose(number, config)
             elif state == "complete":
@@ -446,15 +460,6 @@ class Study:
         while self._list and self._list[0] in known:
             self._list.pop(0)
         return self._list[0] if self._list else None
-
-
-def _state(result: Result) -> str:
-    if result.lost:
-        return "lost"
-    return "failed" if result.problem else "pruned" if result.pruned else "complete"
-
-
-_STATES = {"RUNNING": "running", "WAITING": "waiting", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 def same_question(study: Study, wanted: Mapping[str, Any]) -> None:

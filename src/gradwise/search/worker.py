@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from gradwise.search.functions import Function
 from gradwise.search.jobs import Evaluate, Job, Result, Work
+from gradwise.search.pending import leave
 from gradwise.search.scripted import Task
 from gradwise.trials.process import Interrupted, die_with
 
@@ -70,7 +71,9 @@ def main() -> None:
             line.say({"ready": True})
             while True:
                 job = Job(**line.hear()["job"])
-                line.say({"result": done(evaluate, job, line).to_json()})
+                result = done(evaluate, job, line)
+                leave(result, job.keep)
+                line.say({"result": result.to_json()})
     except (EOFError, BrokenPipeError, Interrupted, KeyboardInterrupt):
         sys.exit(0)
     except Exception as error:

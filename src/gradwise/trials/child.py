@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,8 @@ class Orders:
         audit: where to keep what the script changes (`gradwise.trials.audit`); None in a trial.
         guard: what a trial may touch (`gradwise.trials.guard`); None in a watched run.
         dense: look at the tensors at every step that is due, whatever it costs (in a trial nobody waits for).
+        light: in trials: leave torch's compiler out until something asks for it (`gradwise.trials.compiler`), and a run
+            that was ended before its time isn't taken down piece by piece.
         curvature: measure the curvature at a step and end the run there (`gradwise.trials.replay`).
         trace: find where a loss that isn't finite came from and end the run there (`gradwise.trials.trace`).
     """
@@ -45,6 +48,7 @@ class Orders:
     audit: Mapping[str, Any] | None = None
     guard: Mapping[str, Any] | None = None
     dense: bool = False
+    light: bool = False
     curvature: Mapping[str, int] | None = None
     trace: Mapping[str, int] | None = None
 
@@ -78,6 +82,7 @@ class _Child:
         self.watcher: Any = None
         self.replay: Any = None
         self.applier: Any = None
+        self.over = False
 
     def begin(self) -> None:
         # Registered first, so run last: what the script does at its end is still recorded.
@@ -85,6 +90,10 @@ class _Child:
         self.sink.message("facts", {"pid": self.pid})
         self.sink.flush()
         self.isolate()
+        if self.orders.light:
+            from gradwise.trials.compiler import put_off
+
+            put_off()
         after_import("torch", self.on_torch)
 
     def isolate(self) -> None:
@@ -163,8 +172,7 @@ class _Child:
         """A trial whose change can't be made in this script has nothing more to tell."""
         if self.applier.stage.refused and os.getpid() == self.pid:
             self.recorder.facts(stopped="refused")
-            self.recorder.flush()
-            raise RunComplete(0)
+            self.complete()
 
     def limit(self, _optimizer: int, steps: int) -> None:
         """End the run where its budget ends; asked again at the next step if the script caught the exit."""
@@ -173,12 +181,13 @@ class _Child:
         out_of_time = orders.max_time is not None and time.monotonic() - self.began >= orders.max_time
         if (out_of_steps or out_of_time) and os.getpid() == self.pid:
             self.recorder.facts(stopped="steps" if out_of_steps else "time")
-            self.recorder.flush()
-            raise RunComplete(0)
+            self.complete()
 
     def complete(self) -> None:
         """End the run: what it was to find out is known."""
         if os.getpid() == self.pid:
+            self.over = True
+            self.recorder.flush()
             raise RunComplete(0)
 
     def end(self) -> None:
@@ -190,3 +199,13 @@ class _Child:
             self.watcher.finish()
         self.sink.message("facts", {"reached_end": True})
         self.sink.flush()
+        if self.over and self.orders.light:
+            # The script's own functions for the end have run. To unload torch would take half as long as to load it.
+            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+                with suppress(Exception):
+                    stream.flush()  # type: ignore[union-attr]
+            with suppress(Exception):
+                import ctypes
+
+                ctypes.CDLL(None).fflush(None)  # what was printed from C
+            os._exit(0)

@@ -313,7 +313,7 @@ class Runner:
         intake = Intake(run, self.keeper if self.parent else None)
         try:
             with self.workspace.scratch() as scratch:
-                orders = {"intervention": change, "seed": seed, **wanted}
+                orders = {"intervention": change, "seed": seed, "light": True, **wanted}
                 if self.guarded:
                     orders["guard"] = scratch.guard()
                 words = (*scratch.argv, *self.extra)
