@@ -2,6 +2,7 @@
 
 import compileall
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Fixtures of a module that take many seconds: all tests that need one go to the same of pytest's processes, which makes
 # it once.
 COSTLY = frozenset({"sick", "visit", "known", "plain", "tried", "stubborn", "together"})
+
+
+# Where pytest itself was started in the background, Ctrl-C is ignored, and each process it starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
