@@ -21,9 +21,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 COSTLY = frozenset({"sick", "visit", "known", "plain", "tried", "stubborn", "together"})
 
 
-# Where pytest itself was started in the background, Ctrl-C is ignored, and each process it starts would inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Where pytest itself was started in the background, or by nohup, these are ignored, and each process it starts would
+# inherit that.
+for _number, _default in (
+    (signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL),
+):  # fmt: skip
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 
 def pytest_configure(config: pytest.Config) -> None:
