@@ -101,6 +101,10 @@ def test_steps_that_throw_the_weights_away_are_no_lack_of_capacity() -> None:
     thrown = diagnose(_stuck(travel=10.0, promise=20.0))
     assert said(thrown)[0] == "lr-too-high"
     assert thrown.findings[0].evidence["loss_of_simple_predictor"] < 1
+    # Inputs of a wrong scale would make the steps that long: no one run tells the two apart.
+    recording = _stuck(travel=10.0, promise=20.0)
+    raw = Event("input", 0, 0, {"usual": 80.0, "largest": 250.0, "samples": 400, "features": 64, "rms": 80.0})
+    assert "lr-too-high" not in said(diagnose(replace(recording, events=(*recording.events, raw))))
     recording = _stuck(travel=0.5, promise=1e-3)
     assert said(diagnose(recording))[:1] == ["underfitting"]
     unseen = {key: series for key, series in recording.series.items() if key[0] != signals.KEPT.name}

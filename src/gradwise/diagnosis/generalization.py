@@ -14,6 +14,7 @@ from gradwise.diagnosis.data import held_out_losses, relation
 from gradwise.diagnosis.evidence import Evidence
 from gradwise.diagnosis.hypotheses import REPORT, SUSPECT, Hypothesis
 from gradwise.diagnosis.metric import primary_place, validation
+from gradwise.diagnosis.scale import inputs_of
 from gradwise.diagnosis.targets import targets_of
 from gradwise.interventions import Intervention
 from gradwise.recording import signals
@@ -144,7 +145,7 @@ def underfits(case: Case) -> Hypothesis | None:
     if -slope > max(0.05 * nothing, 3 * error):
         return None  # still on its way down
     if rates.thrown(e, c):
-        return _overshot(e, reached, nothing, simple)
+        return _overshot(case, reached, nothing, simple)
     others = [h for h in (rates.too_high(e), rates.too_low(e), rates.never_lowered(e), rates.came_apart(e)) if h]
     # Settled means that the gradients of different batches have nothing left in common, nor do steps gain on the next.
     surest = max((h.confidence for h in others), default=0.0)
@@ -163,8 +164,13 @@ def underfits(case: Case) -> Hypothesis | None:
     return Hypothesis("underfitting", confidence, "warning", says, 0, evidence | dict(relation(recording) or {}))
 
 
-def _overshot(e: Evidence, reached: float, nothing: float, simple: float) -> Hypothesis:
-    """`lr-too-high`: it learned next to nothing of what there is, with steps that jump across the valley."""
+def _overshot(case: Case, reached: float, nothing: float, simple: float) -> Hypothesis:
+    """`lr-too-high`: it learned next to nothing of what there is, with steps that jump across the valley.
+
+    Inputs of a wrong scale make steps too long that would do otherwise: then only a trial tells which comes first.
+    """
+    e, inputs = case.e, inputs_of(case.recording)
+    confidence = 0.45 if inputs is not None and inputs.reasons else 0.7
     says = (
         f"The loss hangs at {reached:.4g}; a guess that never looks at the input gets {nothing:.4g}, and simply going "
         f"by similar rows about {simple:.4g} or less. The steps overshoot: next to nothing of what they promise is "
@@ -177,7 +183,7 @@ def _overshot(e: Evidence, reached: float, nothing: float, simple: float) -> Hyp
         "largest_first_promise": e.first_promise, "travel": e.travel, "lr_start": e.rate(0),
     }  # fmt: skip
     facts = {name: value for name, value in evidence.items() if math.isfinite(value)}
-    return Hypothesis("lr-too-high", 0.7, "error", says, 0, facts, rates.LOWER)
+    return Hypothesis("lr-too-high", confidence, "error", says, 0, facts, rates.LOWER)
 
 
 def idle(e: Evidence) -> float:
