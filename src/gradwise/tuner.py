@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradwise.search.cluster import Share
@@ -15,7 +14,7 @@ from gradwise.search.engines import Where, one
 from gradwise.search.functions import Function
 from gradwise.search.jobs import Job
 from gradwise.search.methods import METHODS, PRUNING, Method
-from gradwise.search.pending import FOLDER
+from gradwise.search.pending import here
 from gradwise.search.protocol import Found, Plan
 from gradwise.search.protocol import tune as _tune
 from gradwise.search.space import Parameter, Space
@@ -137,7 +136,7 @@ def tune(
         if reference is not None and reference.problem:
             raise ValueError(f"tune: the baseline gives no score: {reference.problem}")
         plan = Plan(trials, None, seeds if own is not None else 0, test is not None, own is not None)
-        kept = Study(store, study, wanted, how, Path(FOLDER).absolute(), _say)
+        kept = Study(store, study, wanted, how, here(), _say)
         kept.note("question", {"maximize": maximize})
         if reference is not None:
             kept.note("reference", {"result": reference.to_json(), "config": own})

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from gradwise.recording.folder import FOLDER
+
 if TYPE_CHECKING:
     from gradwise.trials.process import Target
     from gradwise.trials.runner import Intake
@@ -42,7 +44,7 @@ StoreOption = Annotated[
 ]
 
 
-STUDIES = ".gradwise/tune.db"
+STUDIES = f"{FOLDER}/tune.db"
 """Where studies are kept unless the user says otherwise."""
 
 

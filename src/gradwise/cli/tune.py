@@ -331,12 +331,12 @@ class _Tuning:
     def _search(self, scripted: Scripted) -> int:
         from gradwise.search.facts import Facts
         from gradwise.search.jobs import Result
-        from gradwise.search.pending import FOLDER
+        from gradwise.search.pending import here
         from gradwise.search.study import Study, same_question
 
         limits = self.limits
         with closing(limits.where.made(self.task, scripted, self._tick)) as engine:
-            study = Study(self.store, self.name, self.task.space, self.method, Path(FOLDER).absolute(), self._say)
+            study = Study(self.store, self.name, self.task.space, self.method, here(), self._say)
             try:
                 same_question(study, self.question)
                 kept = study.noted("reference")
@@ -461,9 +461,9 @@ def _url(store: str | None) -> str:
     path = Path(store or STUDIES).absolute()
     try:
         if store is None:
-            path.parent.mkdir(exist_ok=True)
-            if not (path.parent / ".gitignore").exists():
-                (path.parent / ".gitignore").write_text("*\n")
+            from gradwise.recording.folder import make_folder
+
+            make_folder(path.parent)
     except OSError as error:
         refuse(f"cannot keep the study in {path.parent} ({error.strerror}): name another place with --store")
     if not path.parent.is_dir():

@@ -12,7 +12,7 @@ from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
 from gradwise.diagnosis.data import held_out_losses, relation
 from gradwise.diagnosis.evidence import Evidence
-from gradwise.diagnosis.hypotheses import REPORT, SUSPECT, Hypothesis
+from gradwise.diagnosis.hypotheses import REPORT, SUSPECT, Hypothesis, known
 from gradwise.diagnosis.metric import primary_place, validation
 from gradwise.diagnosis.scale import inputs_of
 from gradwise.diagnosis.targets import targets_of
@@ -182,8 +182,7 @@ def _overshot(case: Case, reached: float, nothing: float, simple: float) -> Hypo
         "paid_of_promised": e.descent_efficiency, "next_batch_confirms_early": e.kept_early,
         "largest_first_promise": e.first_promise, "travel": e.travel, "lr_start": e.rate(0),
     }  # fmt: skip
-    facts = {name: value for name, value in evidence.items() if math.isfinite(value)}
-    return Hypothesis("lr-too-high", confidence, "error", says, 0, facts, rates.LOWER)
+    return Hypothesis("lr-too-high", confidence, "error", says, 0, known(evidence), rates.LOWER)
 
 
 def idle(e: Evidence) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from gradwise.diagnosis.case import Case, Check
 from gradwise.diagnosis.curve import Curve
 from gradwise.diagnosis.evidence import Evidence
-from gradwise.diagnosis.hypotheses import Hypothesis
+from gradwise.diagnosis.hypotheses import Hypothesis, known
 from gradwise.interventions import Intervention
 from gradwise.schedules import constant, cosine, inverse_time, step, warmup
 
@@ -310,7 +310,7 @@ def _facts(e: Evidence, c: Curve) -> dict[str, float]:
         "gradient_norm_start": e.gradient[0],
         "gradient_norm_end": e.gradient[1],
     }
-    return {name: value for name, value in facts.items() if math.isfinite(value)}
+    return known(facts)
 
 
 def _percent(share: float) -> str:

@@ -10,7 +10,7 @@ On the way from a training script to a store (each step imports only what stands
     builder    frames -> recording; a sink for the same process
     codec      a stretch of a series <-> bytes
     downsample fewer points of the same shape
-    tables, engine, liveness, writer, store: recordings in a database
+    folder, tables, engine, liveness, writer, store: recordings in a database
 
 Nothing is imported here: `sink` and `wire` run in the user's process before torch and must load the stdlib only.
 """

@@ -15,8 +15,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from gradwise.recording import tables
+from gradwise.recording.folder import FOLDER, make_folder
 
-FOLDER = ".gradwise"
 DEFAULT = f"{FOLDER}/runs.db"
 ELSEWHERE = "name another store with --store or GRADWISE_STORE"
 
@@ -91,11 +91,8 @@ class Database:
             raise NoStoreError(f"there is no store {self.where}: record a run first, or {ELSEWHERE}")
         folder = path.parent
         try:
-            if folder.name == FOLDER:
-                folder.mkdir(exist_ok=True)
-                ignore = folder / ".gitignore"
-                if create and not ignore.exists():
-                    ignore.write_text("*\n")
+            if create and folder.name == FOLDER:
+                make_folder(folder)
         except OSError as error:
             raise StoreError(
                 f"cannot keep recordings in {_short(folder)} ({error.strerror}): "

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradwise.search.jobs import Result
-from gradwise.search.rows import Row, row_of
-from gradwise.search.storage import Storage, StudyError, quietly
+from gradwise.search.rows import Row, best_of, row_of
+from gradwise.search.storage import NoStudiesError, Storage, StudyError, quietly
 
 LAST = "last"
 """Names the study that was begun last."""
@@ -41,8 +41,7 @@ class Kept:
     @property
     def best(self) -> Row | None:
         """The trial with the lowest value; of equals the first."""
-        done = [r for _, r in sorted(self.rows.items()) if r.state == "complete" and r.result is not None]
-        return min(done, key=lambda r: r.result.level if r.result else 0.0, default=None)
+        return best_of(row for _, row in sorted(self.rows.items()))
 
     @property
     def measure(self) -> str:
@@ -122,7 +121,7 @@ def _full(name: str, studies: Sequence[str], where: str) -> str:
     if len(alike) == 1:
         return alike[0]
     if not studies:
-        raise StudyError(f"there are no studies in {where}: `gradwise tune SCRIPT` makes one")
+        raise NoStudiesError(where)
     shown = [*(alike or studies)[-5:]]
     more = f" and {len(alike or studies) - len(shown)} more" if len(alike or studies) > len(shown) else ""
     if alike:

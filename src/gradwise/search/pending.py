@@ -20,9 +20,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from gradwise.recording.folder import FOLDER, make_folder
 from gradwise.search.jobs import Result
 
-FOLDER = ".gradwise"
+
+def here() -> Path:
+    """Where results wait for a study that is worked on from this directory."""
+    return Path(FOLDER).absolute()
 
 
 class Pending:
@@ -49,7 +53,7 @@ class Pending:
             return
         with suppress(OSError):  # then it's in memory only
             if self._file is None:
-                _make(self._path.parent)
+                make_folder(self._path.parent)
                 self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
                 fcntl.flock(self._file, fcntl.LOCK_EX)
             self._file.write(json.dumps({"number": number, "result": result.to_json()}) + "\n")
@@ -101,16 +105,10 @@ def leave(result: Result, place: str) -> None:
         return
     path = Path(place)
     with suppress(OSError):
-        _make(path.parent)
+        make_folder(path.parent)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(result.to_json()), "utf-8")
         part.replace(path)
-
-
-def _make(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    if not (folder / ".gitignore").exists():
-        (folder / ".gitignore").write_text("*\n")
 
 
 def _read(text: str) -> dict[int, Result]:

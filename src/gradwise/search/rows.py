@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,12 @@ class Row:
     def ended(self) -> bool:
         """Whether it was run, so that it counts."""
         return self.state in _ENDED
+
+
+def best_of(rows: Iterable[Row]) -> Row | None:
+    """The completed trial with the lowest value; of equals the first."""
+    done = [r for r in rows if r.state == "complete" and r.result is not None and r.result.value is not None]
+    return min(done, key=lambda r: r.result.level if r.result else math.inf, default=None)
 
 
 def row_of(trial: optuna.trial.FrozenTrial) -> Row | None:

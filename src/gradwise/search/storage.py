@@ -30,6 +30,13 @@ class StudyError(Exception):
     """A study that can't be made or opened: why, in one sentence."""
 
 
+class NoStudiesError(StudyError):
+    """A database that has no study yet."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"there are no studies in {where}: `gradwise tune SCRIPT` makes one")
+
+
 class AwayError(Exception):
     """The study's database can't be reached just now: why, in a few words."""
 
@@ -60,7 +67,7 @@ class Storage:
                 parsed = _parsed(url)
                 self.where = parsed.render_as_string(hide_password=True)
                 if not make and not _there(parsed):
-                    raise StudyError(f"there are no studies in {self.where}: `gradwise tune SCRIPT` makes one")
+                    raise NoStudiesError(self.where)
                 if parsed.get_backend_name() == "sqlite":
                     self.optuna = self._sqlite(parsed)
                 else:

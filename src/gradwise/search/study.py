@@ -17,7 +17,7 @@ from gradwise.search.drivers import PREFIX, Drivers
 from gradwise.search.jobs import Result
 from gradwise.search.methods import Method, pruner, sampler
 from gradwise.search.pending import Pending
-from gradwise.search.rows import Row, row_of, state_of
+from gradwise.search.rows import Row, best_of, row_of, state_of
 from gradwise.search.space import Configuration, Space
 from gradwise.search.storage import AwayError, Storage, StudyError, quietly, reached
 from gradwise.search.suggestions import distributions, encoded, suggest
@@ -107,8 +107,7 @@ class Study:
 
     def best(self) -> Row | None:
         """The trial with the lowest value; of equals the first."""
-        done = [r for r in self.rows() if r.state == "complete" and r.result is not None and r.result.value is not None]
-        return min(done, key=lambda r: r.result.level if r.result else math.inf, default=None)
+        return best_of(self.rows())
 
     def noted(self, key: str) -> Any:
         """What `note` was given; None before."""
@@ -292,7 +291,7 @@ class Study:
             with quietly(), reached(), self._storage.alone(self.name):
                 self._flush()
                 for number in list(self._open):
-                    self._settled(number, {"driver": self._drivers.me, "config": self._rows[number].config}, None)
+                    self._settled(number, self._drivers.me, self._rows[number].config, None)
                     del self._open[number]
                 self._refresh()
                 self._drivers.end()
@@ -337,18 +336,19 @@ class Study:
                     self._tell(trial._trial_id, "FAIL", None)
                     found = True
             elif run["driver"] == self._drivers.me or self._drivers.gone(run["driver"], self._notes):
-                self._settled(trial.number, run, None if result is None else Result.from_json(result))
+                made = None if result is None else Result.from_json(result)
+                self._settled(trial.number, run["driver"], run["config"], made)
                 found = True
         return found
 
-    def _settled(self, number: int, run: Mapping[str, Any], result: Result | None) -> None:
+    def _settled(self, number: int, driver: str, config: Configuration, result: Result | None) -> None:
         """Nobody works on a trial any more: it has ended where there is a result, else it is lost."""
-        result = result or self._pending.left(run["driver"], number)
+        result = result or self._pending.left(driver, number)
         if result is None:
-            self._lose(number, run["config"])
+            self._lose(number, config)
         else:
-            self._end(number, run["config"], result)
-            self._pending.forget(run["driver"], number)
+            self._end(number, config, result)
+            self._pending.forget(driver, number)
 
     def _end(self, number: int, config: Configuration, result: Result) -> None:
         """Keep a result: first what it is, then that it has ended, so that whoever finds the one does the other."""
